@@ -1,0 +1,1 @@
+"""What decides. Pure: no clock, no network, no event loop; nothing of daemon/."""

@@ -1,0 +1,250 @@
+"""Everything that can happen. An event is a fact: frozen, stamped once at the door, never edited.
+
+`stamp` is when the fact entered the house (wall clock, or market time offline). `time` is the exchange's own market time in
+nanoseconds UTC; on a rehearsal exchange it may run faster than the stamps. Cadences and elapsed times use `time`,
+freshness and timeouts use `stamp`.
+"""
+
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from enum import Enum
+from typing import NamedTuple, TypeVar
+
+from agents.core.instruments import Currency, Instrument, Side, Symbol
+from agents.core.orders import OrderId, OrderState
+
+
+class Stamp(NamedTuple):
+    """When a fact entered the house: nanoseconds UTC, then order of arrival (one sequence over journal and tape)."""
+
+    at: int
+    seq: int = 0
+
+
+UNSTAMPED = Stamp(0, 0)
+Level = tuple[Decimal, Decimal]
+"""(price, quantity)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    stamp: Stamp
+    symbol: Symbol
+    time: int
+    bid: Decimal
+    bid_quantity: Decimal
+    ask: Decimal
+    ask_quantity: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """A public print; `side` is the aggressor's."""
+
+    stamp: Stamp
+    symbol: Symbol
+    time: int
+    trade_id: str
+    price: Decimal
+    quantity: Decimal
+    side: Side
+
+
+@dataclass(frozen=True, slots=True)
+class BookSnapshot:
+    """The top of the book, best first; copied, never shared with a client's cache."""
+
+    stamp: Stamp
+    symbol: Symbol
+    time: int
+    bids: tuple[Level, ...]
+    asks: tuple[Level, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BookDelta:
+    """Level changes with absolute quantities, 0 removes; from tapes and raw captures only."""
+
+    stamp: Stamp
+    symbol: Symbol
+    time: int
+    bids: tuple[Level, ...]
+    asks: tuple[Level, ...]
+    first_id: int
+    final_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A closed candle; `time` is its opening."""
+
+    stamp: Stamp
+    symbol: Symbol
+    time: int
+    timeframe: str
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Funding:
+    stamp: Stamp
+    symbol: Symbol
+    time: int
+    rate: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class FeedGap:
+    """The venue lost messages of one symbol: distrust the book until the next snapshot, and bars until repaired."""
+
+    stamp: Stamp
+    symbol: Symbol
+    channel: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """An instrument's grid and fees, at start and whenever the exchange changes them."""
+
+    stamp: Stamp
+    instrument: Instrument
+
+
+@dataclass(frozen=True, slots=True)
+class OrderUpdate:
+    """What is known of one order's state. `filled` is informative only: money moves by Fill alone."""
+
+    stamp: Stamp
+    order_id: OrderId
+    symbol: Symbol
+    state: OrderState
+    venue_order_id: str = ""
+    filled: Decimal | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """One own execution, unique by (symbol, trade_id). `fee` is what was paid, in `fee_currency`; negative is a rebate."""
+
+    stamp: Stamp
+    symbol: Symbol
+    time: int
+    order_id: OrderId
+    trade_id: str
+    side: Side
+    price: Decimal
+    quantity: Decimal
+    fee: Decimal
+    fee_currency: Currency
+    maker: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """The venue's own word on one currency; compared with the ledger, never copied into it."""
+
+    stamp: Stamp
+    currency: Currency
+    total: Decimal
+    free: Decimal
+
+
+class AdjustmentKind(Enum):
+    OPENING = "opening"
+    CAPITAL = "capital"
+    """How much of the quote currency this instance may use; moves no balance."""
+    DEPOSIT = "deposit"
+    WITHDRAWAL = "withdrawal"
+    FEE = "fee"
+    FUNDING = "funding"
+    CORRECTION = "correction"
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """Money that moved without a fill of ours."""
+
+    stamp: Stamp
+    currency: Currency
+    amount: Decimal
+    kind: AdjustmentKind
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """The metronome: time passes even when nothing happens."""
+
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A model's view of one symbol's return over a horizon; fills `reserved_*` columns once a forecaster exists."""
+
+    stamp: Stamp
+    symbol: Symbol
+    time: int
+    horizon_ns: int
+    mean: float
+    deviation: float
+
+
+@dataclass(frozen=True, slots=True)
+class NewWeights:
+    """Actor weights for all four agents. `payload` is safetensors, `digest` its SHA-256, `spec` the ObservationSpec hash."""
+
+    stamp: Stamp
+    version: int
+    digest: str
+    spec: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Operator: no exposure-raising order until Resume."""
+
+    stamp: Stamp
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    stamp: Stamp
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Flatten:
+    """Operator: halt, cancel everything, sell what we hold."""
+
+    stamp: Stamp
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    stamp: Stamp
+    reason: str = ""
+
+
+MarketEvent = Quote | Trade | BookSnapshot | BookDelta | Bar | Funding
+"""High-rate facts: they go to the tape. All others go to the journal."""
+Operator = Halt | Resume | Flatten | Reload
+Event = MarketEvent | FeedGap | Listing | OrderUpdate | Fill | Balance | Adjustment | Tick | Forecast | NewWeights | Operator
+
+MARKET_EVENTS = (Quote, Trade, BookSnapshot, BookDelta, Bar, Funding)
+
+E = TypeVar("E", bound=Event)
+
+
+def stamped(event: E, stamp: Stamp) -> E:
+    """The same fact with its stamp. Only the door and offline exchanges call this."""
+    return replace(event, stamp=stamp)

@@ -1,0 +1,1 @@
+"""Floor 2: how networks learn. Knows arrays, not markets."""

@@ -1,0 +1,1 @@
+"""Floor 1: what the market looks like, and an exchange in memory."""

@@ -1,0 +1,1 @@
+"""Floor 1: networks in torch. They know arrays, not markets."""

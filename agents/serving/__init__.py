@@ -1,0 +1,1 @@
+"""Floor 1: the forward pass that decides live, in numpy."""

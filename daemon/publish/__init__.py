@@ -1,0 +1,1 @@
+"""Mirrors outward. Never on the decision path."""

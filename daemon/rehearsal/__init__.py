@@ -1,0 +1,1 @@
+"""A local exchange that speaks the wire protocol of a real one."""

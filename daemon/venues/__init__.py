@@ -1,0 +1,1 @@
+"""Venues: two verbs, events and send."""
