@@ -164,6 +164,8 @@ class AdjustmentKind(Enum):
     FEE = "fee"
     FUNDING = "funding"
     CORRECTION = "correction"
+    CARRIED = "carried"
+    """What an earlier session of this state folder left in our book; moves no balance. `note` is the average price."""
 
 
 @dataclass(frozen=True, slots=True)
