@@ -153,6 +153,8 @@ class Ledger:
             full = order.filled >= order.place.quantity
             if full or not order.state.done:
                 self._move(order, OrderState.FILLED if full else OrderState.PARTIAL, fill.stamp)
+            if order.state.done and not order.remaining:
+                self._by_symbol[fill.symbol].pop(fill.order_id, None)
 
     def _pay(self, fill: Fill, instrument: Instrument) -> None:
         self.fees[fill.fee_currency] += fill.fee

@@ -1,0 +1,143 @@
+"""What a session can say about itself, for the view, the control socket, HTTP, metrics and the closing summary."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+
+from agents.core.events import Event, Fill, NewWeights, OrderUpdate
+from agents.core.instruments import NS, Currency
+from agents.core.orders import OrderState, Place
+from agents.desk.wishes import ORDER
+from agents.engine import Effects, Engine
+from daemon.door import Door
+
+
+class Status:
+    """Counts what passes and describes what is; never touches a decision."""
+
+    def __init__(self, name: str, labels: Mapping[str, str], engine: Engine, door: Door, learner: Callable[[], Mapping[str, Any]]) -> None:
+        self._name, self._labels, self._engine, self._door, self._learner = name, dict(labels), engine, door, learner
+        self._started = door.now()
+        self._last_market = self._last_decision = 0
+        self.decisions: Counter[str] = Counter()
+        self.orders = self.fills = self.weights_swapped = 0
+        self.order_states: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self._bound: list[dict[str, Any]] = []
+        self.ready = False
+        self.rebuilds: Callable[[], int] = lambda: 0
+
+    def tell(self, event: Event, effects: Effects) -> None:
+        """Take note of one fact and of what the engine made of it."""
+        match event:
+            case Fill():
+                self.fills += 1
+            case OrderUpdate(state=OrderState() as state):
+                self.order_states[state.value] += 1
+            case NewWeights() if effects.swapped:
+                self.weights_swapped += 1
+            case _:
+                pass
+        self.orders += sum(isinstance(command, Place) for command in effects.commands)
+        if (decision := effects.decision) is not None:
+            self._last_decision = decision.stamp.at
+            self.decisions.update(decision.agents)
+            self.refused.update(refusal.reason for refusal in decision.refusals)
+            self._bound = [{"name": b.name, "symbol": b.symbol, "price": b.price} for b in decision.bound]
+
+    def snapshot(self) -> dict[str, Any]:
+        """Plain JSON values; ages in seconds, money in quote currency, quantities as decimal strings."""
+        engine, now = self._engine, self._door.now()
+        ledger, market = engine.ledger, engine.market
+        marks = {s: m for s in engine.symbols if (m := market.mark(s)) is not None}
+        equity = engine.equity()
+        return {
+            "session": self._name,
+            **self._labels,
+            "started_at": self._started,
+            "uptime_s": (now - self._started) / NS,
+            "market_time": market.now,
+            "data_age_s": (now - market.at) / NS if market.at else None,
+            "decision_age_s": (now - self._last_decision) / NS if self._last_decision else None,
+            "inbox_depth": self._door.depth,
+            "coalesced": self._door.coalesced,
+            "halted": engine.halted,
+            "ready": self.ready,
+            "equity": equity,
+            "peak_equity": engine.peak_equity,
+            "drawdown": engine.drawdown,
+            "rung": engine.rung,
+            "cash": float(ledger.cash()),
+            "capital": float(ledger.capital),
+            "positions": [
+                {
+                    "symbol": s,
+                    "quantity": str(ledger.position(s)),
+                    "average_price": float(ledger.average_price(s)),
+                    "mark": float(marks[s]) if s in marks else None,
+                    "weight": float(ledger.position(s) * marks[s]) / equity if s in marks and equity else None,
+                    "pnl": float(ledger.unrealised(s, marks[s]) + ledger.realised(s)) if s in marks else None,
+                }
+                for s in ledger.symbols()
+            ],
+            "open_orders": [
+                {
+                    "order_id": o.place.order_id,
+                    "symbol": o.place.symbol,
+                    "side": o.place.side.name.lower(),
+                    "price": None if o.place.price is None else str(o.place.price),
+                    "quantity": str(o.place.quantity),
+                    "filled": str(o.filled),
+                    "state": o.state.value,
+                    "agent": "+".join(agent for agent, _ in o.place.shares) or "safety",
+                }
+                for o in ledger.live_orders()
+            ],
+            "decisions": {agent: self.decisions[agent] for agent in ORDER},
+            "wishes": engine.standing.numbers(market.now),
+            "bound": self._bound,
+            "learner": self._learned(),
+            "orders": self.orders,
+            "fills": self.fills,
+            "order_states": dict(self.order_states),
+            "unknown_orders": sum(o.state is OrderState.UNKNOWN for o in ledger.live_orders()),
+            "fees": {currency: str(fee) for currency, fee in ledger.fees.items()},
+            "pnl": self._profit(),
+            "refused": dict(self.refused),
+            "refused_data": dict(market.refused),
+            "anomalies": dict(ledger.anomalies),
+            "feed": {"stale": [s for s in engine.symbols if market.trouble(s)], "rebuilds": self.rebuilds()},
+        }
+
+    def _learned(self) -> dict[str, Any]:
+        return {**self._learner(), "weights_swapped": self.weights_swapped, "version": self._engine.weights_version}
+
+    def _profit(self) -> dict[str, Any]:
+        equity = self._engine.equity()
+        account = None if equity is None else equity - float(self._engine.ledger.capital)
+        return {"account": account, "agents": self._engine.profits()}
+
+    def summary(self, difference: Mapping[Currency, Decimal] | None) -> dict[str, Any]:
+        """The closing account. `difference` is |ledger - venue| by currency, None when the venue could not be asked."""
+        return {
+            "session": self._name,
+            "mode": self._labels["mode"],
+            "exchange": self._labels["exchange"],
+            "duration_s": round((self._door.now() - self._started) / NS, 3),
+            "decisions": {agent: self.decisions[agent] for agent in ORDER},
+            "orders": self.orders,
+            "fills": self.fills,
+            "fees": float(self._engine.fees_in_quote()),
+            "fees_by_currency": {currency: str(fee) for currency, fee in self._engine.ledger.fees.items()},
+            "equity": self._engine.equity(),
+            "drawdown": self._engine.drawdown,
+            "pnl": self._profit(),
+            "ledger_difference": None if difference is None else float(sum(difference.values(), Decimal(0))),
+            "ledger_differences": {c: str(d) for c, d in (difference or {}).items() if d},
+            "open_orders": len(self._engine.ledger.live_orders()),
+            "refused": dict(self.refused),
+            "refused_data": dict(self._engine.market.refused),
+            "anomalies": dict(self._engine.ledger.anomalies),
+            "learner": self._learned(),
+        }
