@@ -1,0 +1,296 @@
+"""Every setting: its name, its unit, its default and the reason for it. A frozen tree; `daemon/sources.py` fills it.
+
+Parsed once per process. Rooms receive plain values, never this tree.
+"""
+
+import re
+from decimal import Decimal
+from ipaddress import ip_address
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Agent = Literal["long_term", "short_term", "market_making", "risk"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False, max_digits=30)]
+
+SECRETS = ("api_key", "secret", "password")
+"""Fields of section `exchange` that never come from a configuration file."""
+MODES_WITH_KEYS = frozenset({"live"})
+"""Modes that may hold a key at all; in any other, keys are not even read."""
+SPOT_SYMBOL = re.compile(r"[A-Z0-9]{1,20}/[A-Z0-9]{1,20}")
+
+
+def _words(value: object) -> object:
+    """A list may also be written with commas: `BTC/USDT,ETH/USDT`."""
+    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+
+def _spot(symbol: str) -> str:
+    if ":" in symbol:
+        raise ValueError(f"{symbol} is a derivative, and Quartet trades spot only for now; write {symbol.split(':')[0]}")
+    if not SPOT_SYMBOL.fullmatch(symbol):
+        raise ValueError(f"{symbol!r} is not a spot symbol; write BASE/QUOTE in capitals, such as BTC/USDT")
+    return symbol
+
+
+def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value} is listed twice; list it once")
+    return values
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this host name or address names the machine itself, without asking a resolver."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+Symbols = Annotated[
+    tuple[Annotated[str, AfterValidator(_spot)], ...], BeforeValidator(_words), AfterValidator(_distinct), Field(min_length=1)
+]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that knows no other keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Exchange(Section):
+    """Which market we trade on, and how it is reached."""
+
+    id: str = Field("rehearsal", description="A ccxt exchange id, or `rehearsal` for the built-in local exchange.")
+    symbols: Symbols = Field(
+        ("BTC/USDT", "ETH/USDT", "SOL/USDT", "XRP/USDT"), description="The spot symbols to trade, all quoted in `capital.quote`."
+    )
+    api_key: SecretStr | None = Field(None, description="The key's public half; from the environment or a file only.")
+    secret: SecretStr | None = Field(None, description="The key's secret half; from the environment or a file only.")
+    password: SecretStr | None = Field(None, description="The key's passphrase, where an exchange has one; as above.")
+    base_url: str | None = Field(
+        None, description="Another server of the same protocol, such as http://127.0.0.1:9000; plain http on loopback only."
+    )
+    ca_file: Path | None = Field(None, description="Certificates (PEM) to trust in place of the system's own.")
+    timeout_ms: int = Field(10_000, ge=100, le=120_000, description="How long one request may take, in milliseconds.")
+
+    @field_validator("base_url")
+    @classmethod
+    def _reachable(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{value!r} is not the address of a server; write http://127.0.0.1:PORT or https://HOST")
+        if parts.username or parts.password:
+            raise ValueError("an address must not carry a user or a password; give keys by api_key and secret")
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
+            raise ValueError(f"plain http is allowed on loopback only, and {parts.hostname} is not; use https")
+        return value.rstrip("/")
+
+    @field_validator("ca_file")
+    @classmethod
+    def _there(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"there is no file {value}; name a PEM file or leave it out")
+        return value
+
+
+class Capital(Section):
+    """How much money this instance may use."""
+
+    allocation: Money = Field(Decimal(10_000), gt=0, description="The most this instance uses, in units of `quote`.")
+    quote: str = Field("USDT", pattern="^[A-Z0-9]{1,20}$", description="The one currency that everything is counted in.")
+
+
+class Risk(Section):
+    """Hard limits. The risk agent can tighten them and never loosen them."""
+
+    cash_buffer: Fraction = Field(0.02, description="Fraction of equity that always stays cash.")
+    position_cap: Fraction = Field(0.20, description="Largest position in one symbol, as a fraction of equity.")
+    gross: Fraction = Field(1.0, description="Largest sum of all positions, as a fraction of equity.")
+    net: Fraction = Field(1.0, description="Largest net position, as a fraction of equity.")
+    turnover_cost_bps: float = Field(10.0, ge=0, le=1000, description="What a change of position is taken to cost, in basis points.")
+    price_collar: Fraction = Field(0.02, gt=0, description="No order further than this fraction from the mark price.")
+    max_open_orders: int = Field(200, ge=1, le=10_000, description="Most orders that may rest at one time, all symbols together.")
+    max_orders_per_second: Positive = Field(20.0, description="Most new orders and amendments a second, all symbols together.")
+    drawdown_warn: Fraction = Field(0.05, description="Fall from the equity's peak at which the operator is warned.")
+    drawdown_stop: Fraction = Field(0.10, description="Fall from the peak at which no new risk is taken.")
+    drawdown_reduce: Fraction = Field(0.15, description="Fall from the peak at which positions are reduced.")
+    drawdown_flatten: Fraction = Field(0.20, description="Fall from the peak at which everything is sold.")
+
+    @model_validator(mode="after")
+    def _ladder(self) -> "Risk":
+        rungs = ("drawdown_warn", "drawdown_stop", "drawdown_reduce", "drawdown_flatten")
+        for lower, higher in pairwise(rungs):
+            if getattr(self, lower) > getattr(self, higher):
+                raise ValueError(f"{lower} must not be above {higher}; the ladder climbs from warn to flatten")
+        return self
+
+
+class ReinforcementLearning(Section):
+    """How the four agents learn, in a process of their own."""
+
+    enabled: bool = Field(True, description="Whether a learner process runs; without it the agents keep their weights.")
+    learning_rate: Positive = Field(3e-4, le=1, description="Step size of all networks.")
+    batch_size: int = Field(256, ge=1, le=65_536, description="Rows sampled for one update of one agent.")
+    replay_buffer_size: int = Field(1_000_000, ge=1, description="Rows kept per agent; the oldest give way.")
+    gamma: Annotated[float, Field(ge=0, lt=1)] = Field(0.99, description="Discount per nominal cadence of an agent.")
+    tau: Fraction = Field(0.005, gt=0, description="How far the target critics move at each update.")
+    alpha: Positive = Field(0.2, description="Entropy temperature, and its start where it is tuned.")
+    automatic_entropy_tuning: bool = Field(True, description="Whether the temperature follows the target entropy.")
+    reward_scale: Positive = Field(5.0, description="Factor on rewards, after their running return scale.")
+    hidden_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=8192)], ...], Field(min_length=1, max_length=8)] = Field(
+        (256, 256), description="Units of the hidden layers of actors and critics."
+    )
+    update_to_data: float = Field(1.0, gt=0, le=4, description="Updates per new row; above 4 the critics overfit to few rows.")
+    min_rows: int = Field(256, ge=1, description="Rows an agent must have seen before its first update.")
+    publish_every_s: Positive = Field(15.0, description="Seconds between two offers of new weights.")
+    exploration: Fraction = Field(
+        0.1,
+        description="Scale of the noise added to actions, as a fraction of the policy's own spread: market-making fills can only"
+        " be learned from by trying. 0 serves the mean action.",
+    )
+    seed: int = Field(7, ge=0, description="Seed of the first weights and of sampling.")
+
+
+class Agents(Section):
+    """Which agents speak, and how often (market seconds)."""
+
+    enabled: Annotated[tuple[Agent, ...], BeforeValidator(_words), AfterValidator(_distinct), Field(min_length=1)] = Field(
+        ("long_term", "short_term", "market_making", "risk"), description="The agents that take part."
+    )
+    prior: Literal["analytic", "none"] = Field("analytic", description="What action 0 means: the analytic prior, or nothing (plain SAC).")
+    long_term_s: Positive = Field(3600.0, description="Cadence of the long-term agent: each one-hour bar.")
+    short_term_s: Positive = Field(60.0, description="Cadence of the short-term agent: each one-minute bar.")
+    market_making_s: Positive = Field(5.0, description="Cadence at which the market maker learns; it requotes in between.")
+    risk_s: Positive = Field(60.0, description="Cadence of the risk agent: each one-minute bar, and on risk events.")
+    requote_ms: int = Field(500, ge=1, le=60_000, description="Least real time between two requotes of one symbol.")
+
+
+class Paper(Section):
+    """How simulated fills are made when real market data meets no real exchange."""
+
+    latency_ms: float = Field(50.0, ge=0, le=60_000, description="From our order to the simulated exchange, in milliseconds.")
+    maker_fee_bps: float | None = Field(None, ge=-100, le=1000, description="Maker fee in basis points; none means the exchange's own.")
+    taker_fee_bps: float | None = Field(None, ge=-100, le=1000, description="Taker fee in basis points; none means the exchange's own.")
+    queue: Literal["pro_rata", "front", "back"] = Field(
+        "pro_rata", description="How cancellations ahead of us move our place in the queue of a price level."
+    )
+    impact: Literal["none", "square_root"] = Field("none", description="Whether our own size moves the simulated price.")
+
+
+class Rehearsal(Section):
+    """The built-in local exchange (`exchange.id: rehearsal` without a `base_url`)."""
+
+    speed: float = Field(60.0, gt=0, le=1000, description="Market seconds per real second; recorded data runs at 1.")
+    seed: int = Field(7, ge=0, description="Seed of the synthetic market.")
+    trade_rate: Positive = Field(1.0, description="Trades of one symbol per market second, on average.")
+    balances: dict[str, Money] = Field({"USDT": Decimal(100_000)}, description="What the account holds at start, by currency.")
+    data: Path | None = Field(None, description="A recorded tape to serve in place of the synthetic market.")
+
+    @field_validator("data")
+    @classmethod
+    def _there(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.exists():
+            raise ValueError(f"there is no file or folder {value}; name a tape or leave it out")
+        return value
+
+
+class Feed(Section):
+    """Market data: how much of it, and when it is too old to act on."""
+
+    stale_after_s: Positive = Field(10.0, description="A book older than this takes no new risk.")
+    rebuild_after_s: Positive = Field(20.0, description="A stream silent for this long is torn down and dialled again.")
+    depth: int = Field(20, ge=5, le=100, description="Book levels kept on each side.")
+    history_days: int = Field(120, ge=1, le=1000, description="Days of bars fetched at start, to warm the features up.")
+    reload_markets_h: Positive = Field(24.0, description="Hours between two reloads of the exchange's filters and fees.")
+
+
+class Journal(Section):
+    """The durable record, in the state folder."""
+
+    segment_mb: int = Field(64, ge=1, le=4096, description="A market-data segment is rolled and compressed at this size.")
+
+
+class Http(Section):
+    """Health and metrics."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; loopback only for now.")
+    port: Literal["auto", "off"] | Annotated[int, Field(ge=1, le=65_535)] = Field(
+        "auto", description="A port, `off`, or `auto`: 8080 where it is free, else any free one."
+    )
+    max_data_age_s: Positive = Field(30.0, description="Market data older than this makes health answer 503.")
+    max_decision_age_s: Positive = Field(90.0, description="A last decision older than this makes health answer 503.")
+
+    @field_validator("host")
+    @classmethod
+    def _private(cls, value: str) -> str:
+        if not is_loopback(value):
+            raise ValueError(f"{value} is not loopback, and there is no authentication yet; use 127.0.0.1 and a proxy")
+        return value
+
+
+class Log(Section):
+    """What is said on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least important level that is shown.")
+    format: Literal["auto", "json", "console"] = Field("auto", description="`auto` is console on a terminal and JSON lines elsewhere.")
+
+
+class Settings(BaseSettings):
+    """The whole tree. Build it by `daemon.sources.load`, which knows the layers: file < environment < flags."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=True, title="Quartet configuration")
+
+    mode: Literal["paper", "live"] = Field("paper", description="`paper` fills orders in a simulation; `live` sends them to the exchange.")
+    instance: str = Field(
+        "main", pattern="^[a-z0-9]{1,8}$", description="Name of this daemon, part of its order ids: 1 to 8 of a-z and 0-9."
+    )
+    state_dir: Path = Field(Path("state"), description="Folder of the journal, tapes, weights and control socket; one daemon each.")
+    exchange: Exchange = Field(Exchange(), description="Which market we trade on, and how it is reached.")
+    capital: Capital = Field(Capital(), description="How much money this instance may use.")
+    risk: Risk = Field(Risk(), description="Hard limits.")
+    agents: Agents = Field(Agents(), description="Which agents speak, and how often.")
+    reinforcement_learning: ReinforcementLearning = Field(ReinforcementLearning(), description="How the agents learn.")
+    paper: Paper = Field(Paper(), description="How simulated fills are made.")
+    rehearsal: Rehearsal = Field(Rehearsal(), description="The built-in local exchange.")
+    feed: Feed = Field(Feed(), description="Market data: how much, and when it is too old.")
+    journal: Journal = Field(Journal(), description="The durable record.")
+    http: Http = Field(Http(), description="Health and metrics.")
+    log: Log = Field(Log(), description="What is said on standard error.")
+
+    @model_validator(mode="after")
+    def _one_quote(self) -> "Settings":
+        for symbol in self.exchange.symbols:
+            if symbol.split("/")[1] != self.capital.quote:
+                raise ValueError(
+                    f"exchange.symbols: {symbol} is not quoted in {self.capital.quote}; take it out or set capital.quote"
+                )
+        if self.exchange.id == "rehearsal" and self.exchange.base_url is None and self.capital.allocation > self.funds:
+            raise ValueError(
+                f"capital.allocation: {self.capital.allocation} {self.capital.quote} is more than rehearsal.balances hold"
+                f" ({self.funds}); lower it or raise rehearsal.balances.{self.capital.quote}"
+            )
+        return self
+
+    @property
+    def funds(self) -> Decimal:
+        """What the rehearsal account holds of the quote currency."""
+        return self.rehearsal.balances.get(self.capital.quote, Decimal(0))
+
+    def public(self) -> dict[str, Any]:
+        """The tree as plain JSON values, secrets left out: for the journal, `show-config` and people."""
+        return self.model_dump(mode="json", exclude={"exchange": set(SECRETS)})
+
+    def secrets(self) -> tuple[str, ...]:
+        """The secret values held, for the redactor of the log."""
+        held = (getattr(self.exchange, name) for name in SECRETS)
+        return tuple(value.get_secret_value() for value in held if value is not None)
