@@ -50,9 +50,13 @@ class _Holding:
     realised: Decimal = ZERO
 
     def buy(self, quantity: Decimal, cost: Decimal) -> None:
-        if quantity > 0:
-            self.average = (self.average * self.quantity + cost) / (self.quantity + quantity)
-            self.quantity += quantity
+        if quantity <= 0:
+            return
+        held, self.quantity = self.quantity, self.quantity + quantity
+        if held < 0:  # the venue says that we sold what we did not have: what we buy now fills that hole first
+            self.average = cost / quantity
+        else:
+            self.average = (self.average * held + cost) / self.quantity
 
     def sell(self, quantity: Decimal, price: Decimal) -> None:
         self.realised += (price - self.average) * quantity

@@ -1,0 +1,86 @@
+"""The rehearsal exchange as a process of its own: started, found on its port, watched for the end of its market, stopped."""
+
+import asyncio
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import orjson
+
+from agents.core.errors import TradingError
+
+START_WITHIN_S = 60.0
+"""Making months of history for ten symbols takes a second; a cold disk can make it many."""
+STOP_WITHIN_S = 5.0
+
+
+class RehearsalExchange:
+    """A running rehearsal exchange on loopback."""
+
+    def __init__(self, port: int, symbols: Sequence[str], key: str, secret: str) -> None:
+        self.base_url = f"http://127.0.0.1:{port}"
+        self.symbols = tuple(symbols)
+        self.api_key, self.secret = key, secret
+        self.ended = asyncio.Event()
+        """The market is over (a tape came to its end), or the process is."""
+
+
+@asynccontextmanager
+async def rehearsal_exchange(arguments: Sequence[str], log: Path) -> AsyncIterator[RehearsalExchange]:
+    """Start `python -m daemon.rehearsal` with `arguments`; its own log goes to the file `log`.
+
+    Raises TradingError when it does not come up; its last words are in the message.
+    """
+    with log.open("ab") as errors:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "daemon.rehearsal", "--port", "0", *arguments, stdin=PIPE, stdout=PIPE, stderr=errors
+        )  # fmt: skip
+    try:
+        server = await _greeting(process, log)
+        watcher = asyncio.create_task(_watch(process, server))  # ends with this scope, below
+        try:
+            yield server
+        finally:
+            watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await watcher
+    finally:
+        await _stop(process)
+
+
+async def _greeting(process: Process, log: Path) -> RehearsalExchange:
+    assert process.stdout is not None
+    line = b""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(START_WITHIN_S):
+            line = await process.stdout.readline()
+    if not line:
+        words = log.read_text(errors="replace").strip().splitlines()[-1:]
+        raise TradingError(f"the rehearsal exchange did not start: {words[0] if words else 'no answer'}")
+    hello = orjson.loads(line)
+    return RehearsalExchange(hello["port"], hello.get("symbols", ()), hello.get("api_key", ""), hello.get("secret", ""))
+
+
+async def _watch(process: Process, server: RehearsalExchange) -> None:
+    assert process.stdout is not None
+    while line := await process.stdout.readline():
+        if b'"end"' in line:
+            break
+    server.ended.set()
+
+
+async def _stop(process: Process) -> None:
+    if process.returncode is not None:
+        return
+    with suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(STOP_WITHIN_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
