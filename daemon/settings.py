@@ -3,8 +3,10 @@
 Parsed once per process. Rooms receive plain values, never this tree.
 """
 
+import difflib
 import re
 from decimal import Decimal
+from importlib.util import find_spec
 from ipaddress import ip_address
 from itertools import pairwise
 from pathlib import Path
@@ -54,6 +56,13 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
+def known_exchanges() -> tuple[str, ...]:
+    """Every id of the installed ccxt, read from its folder because importing it takes half a second; `rehearsal` first."""
+    spec = find_spec("ccxt")
+    folder = Path(spec.origin).parent / "async_support" if spec and spec.origin else Path()
+    return ("rehearsal", *sorted(file.stem for file in folder.glob("*.py") if file.stem != "__init__"))
+
+
 Symbols = Annotated[
     tuple[Annotated[str, AfterValidator(_spot)], ...], BeforeValidator(_words), AfterValidator(_distinct), Field(min_length=1)
 ]
@@ -80,6 +89,15 @@ class Exchange(Section):
     )
     ca_file: Path | None = Field(None, description="Certificates (PEM) to trust in place of the system's own.")
     timeout_ms: int = Field(10_000, ge=100, le=120_000, description="How long one request may take, in milliseconds.")
+
+    @field_validator("id")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        known = known_exchanges()
+        if value not in known:
+            near = difflib.get_close_matches(value.lower(), known, 1, 0.5)
+            raise ValueError(f"{value!r} is no exchange that ccxt knows; " + (f"the nearest is {near[0]}" if near else "see the ccxt manual"))
+        return value
 
     @field_validator("base_url")
     @classmethod
