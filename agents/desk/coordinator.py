@@ -37,8 +37,6 @@ class CoordinatorParams:
     silent_gross: float = 0.5
     """Gross multiplier while no risk wish stands: silence is no licence."""
     silent_budget: float = 0.5
-    default_style: Style = Style()
-    """How to trade a symbol for which no short-term wish stands: its action 0."""
 
 
 def coordinate(
@@ -68,7 +66,7 @@ def coordinate(
             parts[MARKET_MAKING] = kept
         target.contributions[symbol] = parts
         target.weights[symbol] = sum(parts.values())
-        target.styles[symbol] = _style(short_term) if short_term is not None else params.default_style
+        target.styles[symbol] = _style(short_term)
         if market_making is not None and (quotes := _quotes(market_making, gross)) is not None:
             target.quotes[symbol] = quotes
     return target
@@ -98,8 +96,9 @@ def _quotes(wish: MarketMakingWish, gross: float) -> Quotes | None:
     return Quotes(wish.bid_offset, wish.ask_offset, wish.bid_size * gross, wish.ask_size * gross)
 
 
-def _style(wish: ShortTermWish) -> Style:
-    return Style(wish.urgency, wish.offset, wish.participation)
+def _style(wish: ShortTermWish | None) -> Style:
+    # Without a wish a symbol is traded as action 0 would trade it.
+    return Style(wish.urgency, wish.offset, wish.participation) if wish is not None else Style()
 
 
 def _standing(wish: W | None, now: int) -> W | None:

@@ -41,11 +41,14 @@ class Risk:
         self.params = params
 
     def prior(self, observation: Observation) -> tuple[Array, Array]:
-        """Prior of both multipliers in [0, 1], [1] each; `tighten` clips them to [.02, .9]."""
+        """Prior of both multipliers in [0, 1], [1] each; `tighten` clips them to [.02, .9].
+
+        The hard limits cut a gross wish above 1 back to 1 before the multiplier is felt, so its volatility is counted at gross 1.
+        """
         p = self.params
         if p.prior == "none":
             return np.full(1, 0.5), np.full(1, 0.5)
-        wished = column(observation, "wished_volatility", 0.0, 100.0)
+        wished = column(observation, "wished_volatility", 0.0, 100.0) / np.maximum(column(observation, "wish_gross", 0.0, 1e3), 1.0)
         drawdown = column(observation, "drawdown", 0.0, 1.0)
         return volatility_cushion(wished, drawdown, p.volatility_target, p.worst_drawdown), np.full(1, p.budget)
 
