@@ -1,0 +1,258 @@
+"""What was lived: a memory-mapped ring with one row per transition that survives a killed process and a lost power line.
+
+The header carries two counts. `begun` is raised before rows are written and `committed` after, so that rows which were
+being overwritten when a process died are outside the window [begun - capacity, committed) and can never be sampled. Each
+row carries a checksum, which finds rows that a power cut has torn when the file is opened. The file is sparse and is
+reserved in steps, so that a full disk is an error and not a bus error. Layout is in native byte order.
+"""
+
+import fcntl
+import hashlib
+import mmap
+import os
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from agents.core.errors import DataError, NotFinite, SpecMismatch
+
+Floats = NDArray[np.float32]
+
+_MAGIC = b"QTRING01"
+_PAGE = 4096
+_RESERVE = 8 << 20
+"""Bytes of disk made sure of at a time."""
+_DOUBT = 65_536
+"""How many of the oldest rows are verified on opening: more than are ever written between two flushes."""
+_HEADER = np.dtype(
+    [("magic", "S8"), ("schema", "S64"), ("capacity", "u8"), ("begun", "u8"), ("committed", "u8"), ("flushed", "u8")]
+)
+
+
+class Rows(NamedTuple):
+    """Sampled transitions as float32 arrays: views into one gathered block, (n, state_dim), (n, action_dim), (n,) ..."""
+
+    state: Floats
+    action: Floats
+    reward: Floats
+    next_state: Floats
+    done: Floats
+    elapsed: Floats
+
+
+def row_dtype(state_dim: int, action_dim: int) -> np.dtype[np.void]:
+    """One transition: market time (ns) and weight version, the floats, and last the checksum of all before it."""
+    return np.dtype(
+        [
+            ("time", "i8"),
+            ("version", "i8"),
+            ("state", "f4", (state_dim,)),
+            ("action", "f4", (action_dim,)),
+            ("next_state", "f4", (state_dim,)),
+            ("reward", "f4"),
+            ("done", "f4"),
+            ("elapsed", "f4"),
+            ("check", "u4"),
+        ]
+    )
+
+
+def _checksums(rows: NDArray[Any]) -> list[int]:
+    size = rows.dtype.itemsize
+    raw = rows.view(np.uint8).data
+    return [zlib.crc32(raw[at : at + size - 4]) for at in range(0, len(raw), size)]
+
+
+class ReplayBuffer:
+    """A ring of `capacity` transitions of one agent, in memory (`path` None) or in a file.
+
+    `spec` names what the columns mean; a file made for another spec, shape or capacity is refused.
+    Raises SpecMismatch, DataError (not a ring, damaged header) and OSError (disk).
+    """
+
+    def __init__(self, state_dim: int, action_dim: int, capacity: int = 1_000_000, path: Path | None = None, spec: str = "") -> None:
+        if capacity < 1:
+            raise DataError(f"replay capacity must be at least 1, not {capacity}")
+        self.state_dim, self.action_dim, self.capacity, self.path = state_dim, action_dim, capacity, path
+        self._dtype = row_dtype(state_dim, action_dim)
+        self.schema = hashlib.sha256(f"{spec}|{self._dtype.descr}".encode()).hexdigest()
+        self.lost = 0
+        """Rows that the last opening had to give up, because the machine lost power before they were flushed."""
+        self._file: mmap.mmap | None = None
+        if path is None:
+            self._header: NDArray[Any] = np.zeros(1, _HEADER)
+            self._rows: NDArray[Any] = np.zeros(capacity, self._dtype)
+            self._fresh_header()
+        else:
+            self._open(path)
+
+    def __len__(self) -> int:
+        return self.committed - self._first
+
+    @property
+    def committed(self) -> int:
+        """Rows ever added."""
+        return int(self._header["committed"][0])
+
+    @property
+    def _first(self) -> int:
+        return max(0, int(self._header["begun"][0]) - self.capacity)
+
+    def add(
+        self,
+        state: ArrayLike,
+        action: ArrayLike,
+        reward: ArrayLike,
+        next_state: ArrayLike,
+        done: ArrayLike,
+        elapsed: ArrayLike = 1.0,
+        time: ArrayLike = 0,
+        version: ArrayLike = 0,
+    ) -> int:
+        """Append one transition, or n with a leading axis; returns how many. Nothing is written unless all are sound.
+
+        Raises SpecMismatch on a wrong shape, NotFinite on a NaN or an infinity, DataError on a negative elapsed time, and
+        OSError when the disk is full.
+        """
+        block = self._block(state, action, reward, next_state, done, elapsed, time, version)
+        for start in range(0, len(block), self.capacity):
+            self._write(block[start : start + self.capacity])
+        return len(block)
+
+    def sample(self, size: int, rng: np.random.Generator) -> Rows:
+        """`size` transitions drawn uniformly with replacement. Raises DataError when there are none."""
+        first, committed = self._first, self.committed
+        if committed <= first:
+            raise DataError("an empty replay buffer cannot be sampled")
+        return self._gather(rng.integers(first, committed, size))
+
+    def latest(self, size: int) -> Rows:
+        """The newest `size` transitions (or all there are), oldest first."""
+        return self._gather(np.arange(max(self._first, self.committed - size), self.committed))
+
+    def flush(self) -> None:
+        """Make everything added so far safe against a power cut. Takes as long as the disk does: keep it off the hot path."""
+        if self._file is None or int(self._header["flushed"][0]) == self.committed:
+            return
+        committed = self.committed
+        self._file.flush()
+        self._header["flushed"] = committed
+        self._file.flush(0, _PAGE)
+
+    def _gather(self, index: NDArray[np.int64]) -> Rows:
+        rows = np.take(self._rows, index % self.capacity)
+        return Rows(rows["state"], rows["action"], rows["reward"], rows["next_state"], rows["done"], rows["elapsed"])
+
+    def _block(self, *columns: ArrayLike) -> NDArray[Any]:
+        names = ("state", "action", "reward", "next_state", "done", "elapsed", "time", "version")
+        states = np.asarray(columns[0], np.float32)
+        block = np.zeros(1 if states.ndim == 1 else len(states), self._dtype)
+        for name, column in zip(names, columns, strict=True):
+            field, values = block[name], np.asarray(column)
+            single = len(block) == 1 and values.shape == field.shape[1:]
+            constant = values.ndim == 0 and name in ("elapsed", "time", "version")
+            if values.shape != field.shape and not single and not constant:
+                raise SpecMismatch(f"replay column {name} has shape {values.shape}, expected {field.shape}")
+            field[...] = values
+            if field.dtype == np.float32 and not np.isfinite(field).all():
+                raise NotFinite(f"replay column {name} holds a NaN or an infinity")
+        if (block["elapsed"] < 0).any():
+            raise DataError("replay column elapsed is negative")
+        block["check"] = _checksums(block)
+        return block
+
+    def _write(self, block: NDArray[Any]) -> None:
+        committed, count = self.committed, len(block)
+        start = committed % self.capacity
+        head = min(count, self.capacity - start)
+        self._reserve(start + head)
+        self._header["begun"] = max(int(self._header["begun"][0]), committed + count)
+        self._rows[start : start + head] = block[:head]
+        self._rows[: count - head] = block[head:]
+        self._header["committed"] = committed + count
+
+    def _fresh_header(self) -> None:
+        self._header["schema"], self._header["capacity"] = self.schema.encode(), self.capacity
+        self._header["magic"] = _MAGIC
+
+    def _open(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._map(path, _PAGE + self.capacity * self._dtype.itemsize)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+        self._recover()
+
+    def _map(self, path: Path, size: int) -> None:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"{path} is in use by another learner") from None
+        found = os.fstat(self._descriptor).st_size
+        if found == 0:
+            os.ftruncate(self._descriptor, size)
+        elif found < _PAGE:
+            raise DataError(f"{path} is not a replay buffer; move it away to start a new one")
+        self._reserved = 0
+        self._reserve(0)
+        self._file = mmap.mmap(self._descriptor, 0)
+        self._header = np.frombuffer(self._file, _HEADER, 1)
+        if self._header["magic"][0] == b"" and found in (0, size):
+            self._fresh_header()
+        self._check_header(path, size, found or size)
+        self._rows = np.frombuffer(self._file, self._dtype, self.capacity, _PAGE)
+
+    def _check_header(self, path: Path, expected: int, found: int) -> None:
+        header = self._header[0]
+        if header["magic"] != _MAGIC:
+            raise DataError(f"{path} is not a replay buffer; move it away to start a new one")
+        if header["schema"] != self.schema.encode():
+            raise SpecMismatch(f"{path} was recorded for another observation spec or shape; move it away to start a new one")
+        if header["capacity"] != self.capacity:
+            raise SpecMismatch(
+                f"{path} holds {header['capacity']} rows but replay_buffer_size is {self.capacity}; "
+                "set it back, or move the file away to start a new one"
+            )
+        counts = [int(header[name]) for name in ("flushed", "committed", "begun")]
+        if found != expected or counts != sorted(counts) or counts[2] - counts[1] > self.capacity:
+            raise DataError(f"{path} is damaged (size {found}, counts {counts}); move it away to start a new one")
+
+    def _recover(self) -> None:
+        """Leave out what a power cut may have torn: newest rows that were not flushed, and oldest ones being overwritten."""
+        before, first, committed = len(self), self._first, self.committed
+        doubtful = max(first, int(self._header["flushed"][0]))
+        self._header["committed"] = next((at for at in range(doubtful, committed) if not self._sound(at)), committed)
+        if first:
+            oldest = range(first, min(first + _DOUBT, self.committed))
+            torn = [at for at in oldest if not self._sound(at)]
+            self._header["begun"] = max(int(self._header["begun"][0]), max(torn, default=-1) + 1 + self.capacity)
+        self.lost = before - len(self)
+
+    def _sound(self, at: int) -> bool:
+        row = self._rows[at % self.capacity :][:1]
+        return _checksums(row)[0] == int(row["check"][0])
+
+    def _reserve(self, rows: int) -> None:
+        """Make sure that the disk has room for the first `rows` rows: a write into a hole of a full disk would be SIGBUS."""
+        if self.path is None:
+            return
+        end = _PAGE + self.capacity * self._dtype.itemsize
+        need = _PAGE + rows * self._dtype.itemsize
+        while self._reserved < need:
+            step = min(_RESERVE, end - self._reserved)
+            os.posix_fallocate(self._descriptor, self._reserved, step)
+            self._reserved += step
+
+    def close(self) -> None:
+        """Flush and let go of the file."""
+        if self._file is not None:
+            self.flush()
+            del self._header, self._rows
+            self._file.close()
+            self._file = None
+            os.close(self._descriptor)

@@ -1,0 +1,48 @@
+"""Sequences to vectors: convolution across the assets of one step, then LSTMs across the steps."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class CNNLSTMFeatureExtractor(nn.Module):
+    """(rows, time_steps, assets, features) -> (rows, output_dim).
+
+    Each step's cross-section is convolved over the assets (kernel 3, the features are the channels); the flattened maps
+    of all steps run through stacked LSTMs; the last hidden state is projected. Defaults are the preset `cross_section`.
+    """
+
+    def __init__(
+        self,
+        time_steps: int = 30,
+        assets: int = 100,
+        features: int = 15,
+        cnn_filters: Sequence[int] = (64, 32, 16),
+        lstm_units: Sequence[int] = (128, 64),
+        dropout_rate: float = 0.2,
+        output_dim: int = 64,
+    ) -> None:
+        super().__init__()
+        self.shape = (time_steps, assets, features)
+        self.output_dim = output_dim
+        channels = [features, *cnn_filters]
+        pairs = pairwise(channels)
+        self.convolutions = nn.ModuleList(nn.Conv1d(before, after, kernel_size=3, padding=1) for before, after in pairs)
+        units = [channels[-1] * assets, *lstm_units]
+        steps = pairwise(units)
+        self.recurrent = nn.ModuleList(nn.LSTM(before, after, batch_first=True) for before, after in steps)
+        self.dropout = nn.Dropout(dropout_rate)
+        self.output = nn.Linear(units[-1], output_dim)
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        rows, (steps, assets, features) = sequence.shape[0], self.shape
+        maps = sequence.reshape(rows * steps, assets, features).transpose(1, 2)
+        for convolution in self.convolutions:
+            maps = functional.relu(convolution(maps))
+        values = maps.reshape(rows, steps, -1)
+        for lstm in self.recurrent:
+            values, _ = lstm(values)
+            values = self.dropout(values)
+        return functional.relu(self.output(values[:, -1]))
