@@ -75,7 +75,7 @@ async def serve(folder: Path, commands: Mapping[str, Answer], patience_s: float 
                     reply: Mapping[str, Any] = {"ok": False, "error": "too many clients at once; try again"}
                 else:
                     reply = _reply(commands, await reader.readline())
-                writer.write(orjson.dumps(reply, default=str) + b"\n")
+                writer.write(orjson.dumps(reply, default=str, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
                 await writer.drain()
         except (TimeoutError, ConnectionError, ValueError, asyncio.LimitOverrunError) as error:
             _log.warning("control_client_dropped", reason=type(error).__name__)

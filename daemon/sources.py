@@ -69,7 +69,7 @@ def _build(layers: Mapping[str, Tree]) -> Settings:
 
 def _file(path: Path) -> Tree:
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); name an existing file or leave --config out") from None
     except UnicodeDecodeError:
@@ -100,29 +100,33 @@ def _variable(*path: object) -> str:
 _SECRET_VARIABLES = {_variable("exchange", name) + suffix for name in SECRETS for suffix in ("", "_FILE")}
 
 
+def assign(tree: Tree, name: str, value: object, source: str) -> None:
+    """Put a value into a tree under its dotted name; text is read as the environment's is. `source` is named in errors."""
+    *sections, key = name.split(".")
+    place = tree
+    for section in sections:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise ConfigError(f"{source}: {section} is given whole as well; use only one of the two")
+    place[key] = _value(source, value.strip()) if isinstance(value, str) else value
+
+
 def _environment(environ: Mapping[str, str]) -> Tree:
     """`QUARTET__SECTION__KEY` variables as a tree; secrets left aside, empty ones taken as not set."""
     tree: Tree = {}
     for name, text in sorted(environ.items()):
-        if not name.upper().startswith(PREFIX) or name.upper() in _SECRET_VARIABLES or not text.strip():
-            continue
-        *sections, key = name[len(PREFIX) :].lower().split("__")
-        place = tree
-        for section in sections:
-            place = place.setdefault(section, {})
-            if not isinstance(place, dict):
-                raise ConfigError(f"{name}: {section} is given whole by another variable; use only one of the two")
-        place[key] = _value(name, text.strip())
+        if name.upper().startswith(PREFIX) and name.upper() not in _SECRET_VARIABLES and text.strip():
+            assign(tree, name[len(PREFIX) :].lower().replace("__", "."), text, name)
     return tree
 
 
-def _value(name: str, text: str) -> object:
-    if text[0] in "[{":
+def _value(source: str, text: str) -> object:
+    if text[:1] in ("[", "{"):
         try:
             return json.loads(text)
         except json.JSONDecodeError as error:
-            raise ConfigError(f'{name}: is not valid JSON ({error.msg}); write a list as ["BTC/USDT","ETH/USDT"]') from None
-    return None if text.lower() in ("null", "none") and not name.upper().endswith("__PRIOR") else text
+            raise ConfigError(f'{source}: is not valid JSON ({error.msg}); write a list as ["BTC/USDT","ETH/USDT"]') from None
+    return None if text.lower() == "null" else text
 
 
 def _secrets(environ: Mapping[str, str], docker: Path) -> Tree:

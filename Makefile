@@ -1,0 +1,80 @@
+# The two commands of this repository: `make run` trades on paper, `make test` proves it. Both set up what they need.
+#
+#   make run ARGS="--duration 120 --json"   quartet trade --paper, with these flags
+#   make test                               all tests
+#   make check                              ruff and mypy
+#   make bench                              all benchmarks; JSON in build/benchmarks
+#
+# Set-up speaks on standard error, so standard output belongs to the command that was asked for.
+
+SHELL := /bin/bash
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --no-input install --quiet --constraint constraints.txt
+TORCH := torch==2.13.0
+# Where CPU builds of torch are, for machines whose usual index offers none. For a GPU name another, such as .../whl/cu126.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TEST_JOBS ?= 2
+ARGS ?=
+
+.PHONY: setup setup-dev run test check bench-setup bench clean
+.SILENT:
+
+setup: $(VENV)/.stamp-run
+setup-dev: $(VENV)/.stamp-dev
+
+# The interpreter: PYTHON if given, else the first on the path that is new enough.
+$(PY):
+	for python in $${PYTHON:-python3 python3.11 python3.12 python3.13}; do \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then echo "Quartet needs Python 3.11 or newer: install it, or name it by PYTHON=/path/to/python3" >&2; exit 1; fi; \
+	echo "creating $(VENV) with $$("$$found" --version)" >&2; \
+	"$$found" -m venv $(VENV) >&2 || { rm -rf $(VENV); echo "cannot create $(VENV): on Debian install python3-venv" >&2; exit 1; }
+
+# torch comes first and alone: asked for among others, the resolver takes the CUDA build and its gigabytes of libraries.
+$(VENV)/.stamp-torch: | $(PY)
+	echo "installing torch (CPU build; once, a few minutes)" >&2
+	if [ "$(TORCH_INDEX)" = "https://download.pytorch.org/whl/cpu" ] && $(PIP) "$(TORCH)+cpu" >/dev/null 2>&1; then true; \
+	else $(PIP) --extra-index-url "$(TORCH_INDEX)" "$(TORCH)" >&2; fi
+	touch $@
+
+$(VENV)/.stamp-run: pyproject.toml constraints.txt $(VENV)/.stamp-torch
+	echo "installing quartet (once, a minute)" >&2
+	$(PIP) --editable . >&2
+	touch $@
+
+$(VENV)/.stamp-dev: pyproject.toml constraints.txt $(VENV)/.stamp-torch
+	echo "installing quartet and its test tools (once, a minute)" >&2
+	$(PIP) --editable '.[dev]' >&2
+	touch $@ $(VENV)/.stamp-run
+
+$(VENV)/.stamp-bench: benchmarks/requirements.txt $(VENV)/.stamp-dev
+	echo "installing the peers that the benchmarks measure against" >&2
+	$(PIP) --requirement benchmarks/requirements.txt >&2
+	touch $@
+
+run: $(VENV)/.stamp-run
+	exec $(PY) -m daemon trade --paper $(ARGS)
+
+# One thread a process: two test processes share two cores, and results must not depend on how many there are.
+test: $(VENV)/.stamp-dev
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 exec $(PY) -m pytest -n $(TEST_JOBS) --dist worksteal $(ARGS)
+
+check: $(VENV)/.stamp-dev
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+bench-setup: $(VENV)/.stamp-bench
+
+bench: $(VENV)/.stamp-bench
+	mkdir -p build/benchmarks
+	for file in benchmarks/[a-z]*.py; do \
+	  name=$$(basename $$file .py); \
+	  grep -q '__main__' $$file || continue; \
+	  echo "benchmark $$name" >&2; \
+	  OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) -m benchmarks.$$name --json build/benchmarks/$$name.json || exit 1; \
+	done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
