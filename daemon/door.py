@@ -42,6 +42,11 @@ class Door:
         """Facts that wait for the engine."""
         return len(self._cells)
 
+    @property
+    def last(self) -> int:
+        """The last sequence number that was handed out."""
+        return self._next - 1
+
     async def put(self, event: Event) -> None:
         """Bring one fact; waits while the inbox is full."""
         while len(self._cells) >= self._capacity and not self._closed:

@@ -19,12 +19,21 @@ STOP_WITHIN_S = 5.0
 class RehearsalExchange:
     """A running rehearsal exchange on loopback."""
 
-    def __init__(self, port: int, symbols: Sequence[str], key: str, secret: str) -> None:
+    def __init__(self, process: Process, port: int, symbols: Sequence[str], key: str, secret: str) -> None:
         self.base_url = f"http://127.0.0.1:{port}"
         self.symbols = tuple(symbols)
         self.api_key, self.secret = key, secret
+        self._process = process
         self.ended = asyncio.Event()
         """The market is over (a tape came to its end), or the process is."""
+
+    async def watch(self) -> None:
+        """Wait for the end of its market; runs in the session's task group."""
+        assert self._process.stdout is not None
+        while line := await self._process.stdout.readline():
+            if b'"end"' in line:
+                break
+        self.ended.set()
 
 
 @asynccontextmanager
@@ -38,14 +47,7 @@ async def rehearsal_exchange(arguments: Sequence[str], log: Path) -> AsyncIterat
             sys.executable, "-m", "daemon.rehearsal", "--port", "0", *arguments, stdin=PIPE, stdout=PIPE, stderr=errors
         )  # fmt: skip
     try:
-        server = await _greeting(process, log)
-        watcher = asyncio.create_task(_watch(process, server))  # ends with this scope, below
-        try:
-            yield server
-        finally:
-            watcher.cancel()
-            with suppress(asyncio.CancelledError):
-                await watcher
+        yield await _greeting(process, log)
     finally:
         await _stop(process)
 
@@ -60,15 +62,7 @@ async def _greeting(process: Process, log: Path) -> RehearsalExchange:
         words = log.read_text(errors="replace").strip().splitlines()[-1:]
         raise TradingError(f"the rehearsal exchange did not start: {words[0] if words else 'no answer'}")
     hello = orjson.loads(line)
-    return RehearsalExchange(hello["port"], hello.get("symbols", ()), hello.get("api_key", ""), hello.get("secret", ""))
-
-
-async def _watch(process: Process, server: RehearsalExchange) -> None:
-    assert process.stdout is not None
-    while line := await process.stdout.readline():
-        if b'"end"' in line:
-            break
-    server.ended.set()
+    return RehearsalExchange(process, hello["port"], hello.get("symbols", ()), hello.get("api_key", ""), hello.get("secret", ""))
 
 
 async def _stop(process: Process) -> None:

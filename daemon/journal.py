@@ -4,21 +4,19 @@ One sequence number runs over both. The tape's tail is written before an intent 
 process nothing is missing, and after a power loss at most the last second of market events is, never an intent.
 """
 
-import os
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
-import zstandard
-from agents.core.codec import decode, encode
 
+from agents.core.codec import decode, encode
 from agents.core.errors import DataError, TradingError
 from agents.core.events import MARKET_EVENTS, Event, NewWeights, Tick
 from agents.core.orders import Command
+from daemon.segments import RecordFailed, SegmentWriter, read
 
 SCHEMA_VERSION = 1
 _TO_TAPE = (*MARKET_EVENTS, Tick)
@@ -63,10 +61,6 @@ contents = sa.Table(
 )  # fmt: skip
 
 
-class JournalFailed(TradingError):
-    """The record could not be written; nothing that depends on it may be sent."""
-
-
 @dataclass(frozen=True, slots=True)
 class SessionRow:
     """One run: its epoch (number in this state folder), name, start (ns UTC), engine configuration and summary."""
@@ -94,7 +88,7 @@ def _engine(path: Path, *, read_only: bool = False) -> sa.Engine:
 def open_store(folder: Path) -> sa.Engine:
     """The database of a state folder, created or checked.
 
-    Raises DataError when it was written by a newer version or is damaged, JournalFailed when it cannot be written.
+    Raises DataError when it was written by a newer version or is damaged, RecordFailed when it cannot be written.
     """
     path = folder / "journal.sqlite"
     try:
@@ -117,34 +111,29 @@ def _failed(path: Path, error: Exception) -> TradingError:
     reason = str(getattr(error, "orig", None) or error)
     if "malformed" in reason or "not a database" in reason:
         return DataError(f"{path} is damaged ({reason}): move it away to start afresh, or restore a backup")
-    return JournalFailed(f"{path} cannot be written ({reason}): free disk space or fix its rights, then start again")
+    return RecordFailed(f"{path} cannot be written ({reason}): free disk space or fix its rights, then start again")
 
 
 class Journal:
     """Writer of one session. Not thread-safe, but `sync` may run in another thread."""
 
     def __init__(self, folder: Path, name: str, started_at: int, config: dict[str, Any], segment_bytes: int = 64 << 20) -> None:
-        self._folder, self._segment_bytes = folder, segment_bytes
+        self._folder = folder
         self._store = open_store(folder)
+        self._contents: list[dict[str, Any]] = []
         self._facts: list[dict[str, Any]] = []
         self._commands: list[dict[str, Any]] = []
         self._decisions: list[dict[str, Any]] = []
-        self._tail: list[bytes] = []
         try:
             with self._store.begin() as connection:
                 self.epoch = int(connection.execute(sa.select(sa.func.coalesce(sa.func.max(sessions.c.epoch), 0))).scalar_one()) + 1
                 self.name = f"{name}-{self.epoch}"
                 row = {"epoch": self.epoch, "name": self.name, "started_at": started_at, "config": config}
                 connection.execute(sa.insert(sessions), row)
-            self.tape = folder / "tape" / self.name
-            self.tape.mkdir(parents=True)
+            self._tape = SegmentWriter(folder / "tape" / self.name, segment_bytes)
             self._connection = self._store.connect()
         except (OSError, sa.exc.DatabaseError) as error:
             raise _failed(folder, error) from error
-        self._file: Any = None
-        self._file_size = 0
-        self.rolled: list[Path] = []
-        """Full segments that wait to be compressed."""
 
     def describe(self, config: dict[str, Any]) -> None:
         """Complete the session's configuration once it is known (it holds the epoch itself)."""
@@ -154,19 +143,14 @@ class Journal:
     def append(self, event: Event) -> None:
         """Remember a fact; durable after the next `commit`."""
         if isinstance(event, _TO_TAPE):
-            self._tail.append(orjson.dumps(encode(event)))
-            if len(self._tail) >= 512:
-                self._write_tail(event.stamp.seq)
+            self._tape.append(event)
             return
         if isinstance(event, NewWeights):
-            with self._store.begin() as connection:
-                row = {"digest": event.digest, "body": event.payload}
-                connection.execute(sa.insert(contents).prefix_with("OR IGNORE"), row)
+            self._contents.append({"digest": event.digest, "body": event.payload})
             event = replace(event, payload=b"")
         row = encode(event)
-        self._facts.append(
-            {"epoch": self.epoch, "seq": event.stamp.seq, "at": event.stamp.at, "kind": row[0], "body": orjson.dumps(row).decode()}
-        )
+        body = orjson.dumps(row).decode()
+        self._facts.append({"epoch": self.epoch, "seq": event.stamp.seq, "at": event.stamp.at, "kind": row[0], "body": body})
 
     def intend(self, seq: int, wanted: tuple[Command, ...]) -> None:
         """Remember what the engine asks for after fact `seq`; must be committed before it is sent."""
@@ -180,44 +164,25 @@ class Journal:
         self._decisions.append({"epoch": self.epoch, "number": number, "seq": seq, "at": at, "body": body})
 
     def commit(self, seq: int) -> None:
-        """Tail of the tape first, then one transaction. Raises JournalFailed; then nothing of it may be acted on."""
+        """Tail of the tape first, then one transaction. Raises RecordFailed; then nothing of it may be acted on."""
         try:
-            self._write_tail(seq)
-            if self._facts or self._commands or self._decisions:
+            self._tape.write(seq)
+            if self._contents or self._facts or self._commands or self._decisions:
                 with self._connection.begin():
-                    for table, rows in ((facts, self._facts), (commands, self._commands), (decisions, self._decisions)):
+                    for statement, rows in (
+                        (sa.insert(contents).prefix_with("OR IGNORE"), self._contents), (sa.insert(facts), self._facts),
+                        (sa.insert(commands), self._commands), (sa.insert(decisions), self._decisions),
+                    ):  # fmt: skip
                         if rows:
-                            self._connection.execute(sa.insert(table), rows)
-                self._facts, self._commands, self._decisions = [], [], []
+                            self._connection.execute(statement, rows)
+                for rows in (self._contents, self._facts, self._commands, self._decisions):
+                    rows.clear()
         except (OSError, sa.exc.DatabaseError) as error:
             raise _failed(self._folder, error) from error
 
-    def _write_tail(self, seq: int) -> None:
-        if not self._tail:
-            return
-        try:
-            if self._file is None:
-                self._file = open(self.tape / f"{seq:012d}.jsonl", "ab", buffering=0)  # noqa: SIM115 - lives for many calls
-            block = b"\n".join(self._tail) + b"\n"
-            written = self._file.write(block)
-            if written != len(block):
-                raise OSError(28, "no space left for the tape")
-        except OSError as error:
-            raise _failed(self.tape, error) from error
-        self._tail.clear()
-        self._file_size += len(block)
-        if self._file_size >= self._segment_bytes:
-            self._file.close()
-            self.rolled.append(Path(self._file.name))
-            self._file, self._file_size = None, 0
-
     def sync(self) -> None:
         """Bring the tape's tail to the disk and compress full segments; slow, so it belongs into a thread."""
-        if (file := self._file) is not None:
-            with suppress(ValueError):  # rolled and closed meanwhile: closing flushed it
-                os.fdatasync(file.fileno())
-        while self.rolled:
-            compress(self.rolled.pop())
+        self._tape.sync()
 
     def close(self, seq: int, summary: dict[str, Any]) -> None:
         """Write everything, then the summary."""
@@ -225,21 +190,8 @@ class Journal:
         self._connection.close()
         with self._store.begin() as connection:
             connection.execute(sa.update(sessions).where(sessions.c.epoch == self.epoch).values(summary=summary))
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._tape.close(seq)
         self._store.dispose()
-
-
-def compress(segment: Path) -> None:
-    """Replace a plain segment by its zstd twin, atomically."""
-    packed, temporary = segment.with_suffix(".jsonl.zst"), segment.with_suffix(".part")
-    with segment.open("rb") as source, temporary.open("wb") as target:
-        zstandard.ZstdCompressor(level=3).copy_stream(source, target)
-        target.flush()
-        os.fsync(target.fileno())
-    temporary.rename(packed)
-    segment.unlink()
 
 
 class JournalReader:
@@ -280,9 +232,19 @@ class JournalReader:
             for row in connection.execute(query):
                 yield row.number, row.seq, orjson.loads(row.body)
 
+    def facts(self, epoch: int) -> Iterator[Event]:
+        """Facts of the journal proper, without the market's flow, in order."""
+        query = sa.select(facts.c.body).where(facts.c.epoch == epoch).order_by(facts.c.seq)
+        with self._store.connect() as connection:
+            for (body,) in connection.execute(query):
+                event = decode(orjson.loads(body))
+                if isinstance(event, NewWeights):
+                    event = replace(event, payload=self.weights(event.digest))
+                yield event  # type: ignore[misc]  # a fact row decodes to an event
+
     def events(self, row: SessionRow) -> Iterator[Event]:
         """Facts of journal and tape merged by sequence number. Raises DataError at the first missing one."""
-        stored, taped = self._stored(row.epoch), self._taped(row.name)
+        stored, taped = self.facts(row.epoch), read(self._folder / "tape" / row.name)
         left, right = next(stored, None), next(taped, None)
         expected: int | None = None
         while left is not None or right is not None:
@@ -303,34 +265,3 @@ class JournalReader:
         if body is None:
             raise DataError(f"weights {digest} are not in the journal of {self._folder}")
         return bytes(body)
-
-    def _stored(self, epoch: int) -> Iterator[Event]:
-        query = sa.select(facts.c.body).where(facts.c.epoch == epoch).order_by(facts.c.seq)
-        with self._store.connect() as connection:
-            for (body,) in connection.execute(query):
-                event = decode(orjson.loads(body))
-                if isinstance(event, NewWeights):
-                    event = replace(event, payload=self.weights(event.digest))
-                yield event  # type: ignore[misc]  # a fact row decodes to an event
-
-    def _taped(self, name: str) -> Iterator[Event]:
-        for segment in sorted((self._folder / "tape" / name).glob("*.jsonl*")):
-            for number, line in enumerate(_lines(segment), start=1):
-                try:
-                    yield decode(orjson.loads(line))  # type: ignore[misc]  # a tape row decodes to an event
-                except (orjson.JSONDecodeError, ValueError, KeyError) as error:
-                    raise DataError(f"{segment} line {number} cannot be read ({error}): the tape is cut or damaged there") from error
-
-
-def _lines(segment: Path) -> Iterator[bytes]:
-    if segment.suffix == ".zst":
-        with segment.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as reader:
-            rest = b""
-            while block := reader.read(1 << 20):
-                *whole, rest = (rest + block).split(b"\n")
-                yield from whole
-            if rest:
-                yield rest
-    else:
-        with segment.open("rb") as file:
-            yield from file

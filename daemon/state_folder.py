@@ -1,4 +1,4 @@
-"""The state folder: who holds it, and where things lie in it."""
+"""The state folder: one daemon holds it at a time."""
 
 import fcntl
 import os
@@ -34,8 +34,3 @@ def held(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         os.close(handle)
-
-
-def control_socket(folder: Path) -> Path:
-    """Where the running daemon listens."""
-    return folder / "control.sock"

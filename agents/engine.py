@@ -1,0 +1,347 @@
+"""The straight line. One fact in, commands out; no clock, no I/O, no chance that is not in its state."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from agents.core.errors import ModelError, NotFinite
+from agents.core.events import Adjustment, Event, Fill, Flatten, Halt, NewWeights, Resume, Stamp
+from agents.core.instruments import NS, Currency, Symbol
+from agents.core.ledger import Ledger
+from agents.core.orders import Command
+from agents.desk import safety
+from agents.desk.attribution import Attribution
+from agents.desk.coordinator import coordinate
+from agents.desk.limits import Limits, RiskState
+from agents.desk.long_term import LongTerm, LongTermParams
+from agents.desk.market_making import MarketMaking, MarketMakingParams
+from agents.desk.planner import plan
+from agents.desk.projection import Bound, SafeTarget, project
+from agents.desk.rewards import CADENCES_NS, RewardBook, RewardParams
+from agents.desk.risk import Risk, RiskParams
+from agents.desk.sheet import PlanContext, PlanMemory
+from agents.desk.short_term import ShortTerm, ShortTermParams
+from agents.desk.stops import Stops
+from agents.desk.wishes import LONG_TERM, MARKET_MAKING, ORDER, RISK, SHORT_TERM, LongTermWish, StandingWishes, Target, Wish
+from agents.market.observation import ACTION_SIZES, SPEC_HASH, STATE_SIZES, Context, Experience, Observation, observe
+from agents.market.state import MarketState
+from agents.serving.actors import Actors
+
+DAY = 86_400 * NS
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Everything that the engine's decisions depend on besides the facts; recorded with each session."""
+
+    instance: str
+    epoch: int
+    quote: str
+    symbols: tuple[str, ...]
+    agents: tuple[str, ...] = ORDER
+    limits: Limits = field(default_factory=Limits)
+    prior: str = "analytic"
+    hidden_sizes: tuple[int, ...] = (256, 256)
+    exploration: float = 0.0
+    """Noise on the actions as a fraction of the policy's own spread; 0 serves the mean action."""
+    reward_scale: float = 5.0
+    seed: int = 0
+    market_making_cadence_s: float = 5.0
+    requote_after_s: float = 0.5
+    """Least stamp time between two plans without a new wish."""
+    stale_after_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Why the engine asked for what it asked: enough to explain every order."""
+
+    number: int
+    stamp: Stamp
+    time: int
+    agents: tuple[str, ...]
+    observations: Mapping[str, str]
+    weights: tuple[int, str]
+    wishes: tuple[Wish, ...]
+    target: Target
+    safe: SafeTarget
+    bound: tuple[Bound, ...]
+    refusals: tuple[Any, ...]
+    commands: tuple[Command, ...]
+    equity: float
+    drawdown: float
+
+    def record(self) -> dict[str, Any]:
+        """Plain JSON values; floats unrounded, so that two records are equal only if the decisions were."""
+        return {
+            "time": self.time,
+            "agents": list(self.agents),
+            "observations": dict(self.observations),
+            "weights": {"version": self.weights[0], "digest": self.weights[1]},
+            "wishes": [{"agent": _agent(w), "symbol": w.symbol, "action": list(w.action), **w.numbers()} for w in self.wishes],
+            "target": dict(self.target.weights),
+            "safe": dict(self.safe.weights),
+            "solver": self.safe.solver,
+            "rung": self.safe.rung,
+            "bound": [{"name": b.name, "symbol": b.symbol, "price": b.price} for b in self.bound],
+            "refusals": [{"symbol": r.symbol, "reason": r.reason, "detail": r.detail} for r in self.refusals],
+            "orders": [c.order_id for c in self.commands],
+            "equity": self.equity,
+            "drawdown": self.drawdown,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What one fact led to."""
+
+    commands: tuple[Command, ...] = ()
+    experiences: tuple[Experience, ...] = ()
+    decision: Decision | None = None
+    swapped: bool = False
+
+
+NOTHING = Effects()
+_AGENT_OF = {"LongTermWish": LONG_TERM, "ShortTermWish": SHORT_TERM, "MarketMakingWish": MARKET_MAKING, "RiskWish": RISK}
+
+
+def _agent(wish: Wish) -> str:
+    return _AGENT_OF[type(wish).__name__]
+
+
+class Engine:
+    """The trading desk as one synchronous function of the facts."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        self.symbols = tuple(Symbol(s) for s in config.symbols)
+        self.market = MarketState(self.symbols, stale_after_ns=int(config.stale_after_s * NS))
+        self.ledger = Ledger(Currency(config.quote))
+        self.standing = StandingWishes()
+        self.stops = Stops()
+        self.attribution = Attribution(Currency(config.quote))
+        self.rewards = RewardBook(
+            RewardParams(reward_scale=config.reward_scale), {**CADENCES_NS, MARKET_MAKING: int(config.market_making_cadence_s * NS)}
+        )
+        self.actors = Actors.prior({a: (STATE_SIZES[a], ACTION_SIZES[a]) for a in ORDER}, config.hidden_sizes, SPEC_HASH)
+        self.weights_version = 0
+        self.halted = False
+        self.flattening = False
+        self.risk = RiskState()
+        self.problems: dict[str, int] = {}
+        plain = config.prior == "none"
+        self._desk = {
+            LONG_TERM: LongTerm(LongTermParams(prior="none") if plain else LongTermParams()),
+            SHORT_TERM: ShortTerm(ShortTermParams(prior="none") if plain else ShortTermParams()),
+            RISK: Risk(RiskParams(prior="none") if plain else RiskParams()),
+        }
+        self._market_maker = MarketMaking(MarketMakingParams(prior="none") if plain else MarketMakingParams())
+        self._noise = np.random.default_rng(config.seed)
+        self._number = 0
+        self._last_plan = 0
+        self._passed: dict[str, int] = {}
+        self._memory = PlanMemory()
+        self._day = _Day()
+
+    # -- the line --------------------------------------------------------------------------------------------------
+
+    def step(self, event: Event) -> Effects:
+        """Take one fact; return what follows from it. Never raises for bad data: that is refused and counted."""
+        self.market.apply(event)
+        self.ledger.apply(event)
+        swapped = self._listen(event)
+        due = self._due()
+        if not due and event.stamp.at - self._last_plan < self.config.requote_after_s * NS:
+            return Effects(swapped=swapped) if swapped else NOTHING
+        return self._decide(event.stamp, due, swapped)
+
+    def _listen(self, event: Event) -> bool:
+        match event:
+            case Fill():
+                order = self.ledger.orders.get(event.order_id)
+                self.attribution.apply(event, order.place.shares if order else (), self._marks())
+            case Adjustment():
+                self.attribution.carry(event)
+            case NewWeights():
+                return self._swap(event)
+            case Halt():
+                self.halted, self._last_plan = True, 0
+                self.rewards.forget()
+            case Flatten():
+                self.halted, self.flattening, self._last_plan = True, True, 0
+                self.rewards.forget()
+            case Resume():
+                self.halted = self.flattening = False
+            case _:
+                pass
+        return False
+
+    def _swap(self, event: NewWeights) -> bool:
+        try:
+            self.actors = Actors.from_payload(event.payload, SPEC_HASH)
+        except ModelError as error:
+            self._count(f"weights_refused_{type(error).__name__}")
+            return False
+        self.weights_version = event.version
+        return True
+
+    def _due(self) -> tuple[str, ...]:
+        """Agents whose cadence boundary has passed since they last spoke, in the order of wishes."""
+        marks = {
+            LONG_TERM: self.market.closed("1h"),
+            SHORT_TERM: self.market.closed("1m"),
+            MARKET_MAKING: self.market.now // int(self.config.market_making_cadence_s * NS) if self.market.has_books else 0,
+            RISK: self.market.closed("1m"),
+        }
+        return tuple(agent for agent in self.config.agents if marks[agent] > self._passed.get(agent, 0) and self._note(agent, marks[agent]))
+
+    def _note(self, agent: str, mark: int) -> bool:
+        self._passed[agent] = mark
+        return True
+
+    def _decide(self, stamp: Stamp, due: tuple[str, ...], swapped: bool) -> Effects:
+        symbols = tuple(s for s in self.symbols if s in self.ledger.instruments and self.market.mark(s) is not None)
+        marks, equity = self._marks(), self._value()
+        self._last_plan = stamp.at
+        if not symbols or equity is None or not self.ledger.capital:
+            return Effects(swapped=swapped)
+        self.risk.mark(float(equity), float(self.ledger.capital), self.config.limits)
+        self.stops.watch(self.market, self.ledger)
+        observations, wishes, experiences = self._propose(due, symbols, marks, equity)
+        self.risk.halted = self.halted
+        inventory = self.attribution.inventory(marks, equity)
+        target = self.stops.cut(coordinate(self.standing, symbols, self.market.now, inventory))
+        safe = project(target, self.market, self.ledger, self.config.limits, self.risk)
+        self._number += 1
+        commands, refusals = self._order(safe, stamp)
+        if not (due or commands):
+            self._number -= 1
+            return Effects(swapped=swapped)
+        for command in commands:
+            self.ledger.record(command, stamp)
+        digests = {agent: seen.digest() for agent, seen in observations.items()}
+        decision = Decision(
+            self._number, stamp, self.market.now, due, digests, (self.weights_version, self.actors.digest), wishes,
+            target, safe, safe.bound, refusals, commands, float(equity), self.risk.drawdown,
+        )  # fmt: skip
+        return Effects(commands, experiences, decision, swapped)
+
+    def _propose(
+        self, due: tuple[str, ...], symbols: tuple[Symbol, ...], marks: dict[Symbol, Decimal], equity: Decimal
+    ) -> tuple[dict[str, Observation], tuple[Wish, ...], tuple[Experience, ...]]:
+        """Each due agent looks, acts and wishes, in order; later ones see the wishes of earlier ones."""
+        observations: dict[str, Observation] = {}
+        wishes: list[Wish] = []
+        experiences: list[Experience] = []
+        for agent in due:
+            context = self._context(float(equity))
+            try:
+                seen = observe(agent, self.market, self.ledger, symbols, context)
+            except NotFinite:
+                self._count(f"observation_not_finite_{agent}")
+                continue
+            actions = self._act(agent, seen.matrix)
+            wanted = self._wish(agent, seen, actions, self.attribution.inventory(marks, equity))
+            self.standing.post(wanted)
+            for wish in wanted:
+                if isinstance(wish, LongTermWish):
+                    self.stops.wish(wish)
+            experiences += self.rewards.on_decision(
+                agent, seen, actions, wanted, ledger=self.ledger, attribution=self.attribution, symbols=symbols, marks=marks,
+                equity=equity, drawdown=self.risk.drawdown, version=self.weights_version,
+            )  # fmt: skip
+            observations[agent] = seen
+            wishes += wanted
+        return observations, tuple(wishes), tuple(experiences)
+
+    def _act(self, agent: str, matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        if self.config.exploration > 0:
+            return self.actors.sample(agent, matrix, self._noise, self.config.exploration)
+        return self.actors.act(agent, matrix)
+
+    def _wish(self, agent: str, seen: Observation, actions: npt.NDArray[np.float32], inventory: dict[Symbol, float]) -> list[Wish]:
+        if agent == MARKET_MAKING:
+            return list(self._market_maker.propose(seen, actions, inventory))
+        return list(self._desk[agent].propose(seen, actions))
+
+    def _context(self, equity: float) -> Context:
+        turnover, fees = self._day.since(self.market.now, float(self.ledger.turnover), float(self.fees_in_quote()))
+        return Context(
+            equity=equity,
+            peak_equity=self.risk.peak_equity,
+            wishes=self.standing.numbers(self.market.now),
+            stops=self.stops.levels(self.market.now),
+            turnover_day=turnover / equity if equity > 0 else 0.0,
+            fees_paid_day=fees / equity if equity > 0 else 0.0,
+            risk={},
+        )
+
+    def _order(self, safe: SafeTarget, stamp: Stamp) -> tuple[tuple[Command, ...], tuple[Any, ...]]:
+        context = PlanContext(
+            decision=self._number,
+            instance=self.config.instance,
+            epoch=self.config.epoch,
+            at=stamp.at,
+            memory=self._memory,
+            halted=self.halted,
+            requote_after_ns=int(self.config.requote_after_s * NS),
+        )
+        if self.halted and not self.flattening:
+            return tuple(safety.cancel_all(self.ledger)), ()
+        if self.flattening:
+            return tuple(safety.wind_down(self.market, self.ledger, self.config.limits, context)), ()
+        planned = plan(safe, self.market, self.ledger, self.config.limits, context)
+        return planned.commands, planned.refusals
+
+    # -- the account -----------------------------------------------------------------------------------------------
+
+    def _marks(self) -> dict[Symbol, Decimal]:
+        return {s: mark for s in self.symbols if (mark := self.market.mark(s)) is not None}
+
+    def _value(self) -> Decimal | None:
+        try:
+            return self.ledger.equity(self._marks())
+        except KeyError:
+            self._count("position_without_mark")
+            return None
+
+    def equity(self) -> float | None:
+        """Marked equity in quote; None while a position has no mark."""
+        value = self._value()
+        return None if value is None else float(value)
+
+    def fees_in_quote(self) -> Decimal:
+        """All fees ever paid, at present marks; fees in a currency without a mark count as zero."""
+        marks = self._marks()
+        quote = self.ledger.quote
+        return sum(
+            (fee if c == quote else fee * marks.get(Symbol(f"{c}/{quote}"), Decimal(0)) for c, fee in self.ledger.fees.items()),
+            Decimal(0),
+        )
+
+    def profits(self) -> dict[str, float]:
+        """Profit by agent in quote; they sum to the account's."""
+        try:
+            return {agent: float(profit) for agent, profit in self.attribution.pnl(self._marks()).items()}
+        except KeyError:
+            return {}
+
+    def _count(self, problem: str) -> None:
+        self.problems[problem] = self.problems.get(problem, 0) + 1
+
+
+class _Day:
+    """Turnover and fees since the market day began."""
+
+    def __init__(self) -> None:
+        self._day = -1
+        self._start = (0.0, 0.0)
+
+    def since(self, now: int, turnover: float, fees: float) -> tuple[float, float]:
+        if now // DAY != self._day:
+            self._day, self._start = now // DAY, (turnover, fees)
+        return turnover - self._start[0], fees - self._start[1]
