@@ -1,0 +1,108 @@
+"""The last look at an order before it is sent: simple checks that know nothing of weights, wishes or programs."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from agents.core.instruments import ZERO, Side, Symbol
+from agents.core.ledger import Ledger, Order
+from agents.core.orders import Place
+from agents.desk.limits import Limits
+from agents.desk.wishes import MARKET_MAKING
+from agents.market.state import MarketState
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An order that was wanted and not made; `reason` is one word for counting, `detail` the numbers behind it."""
+
+    symbol: Symbol
+    side: Side
+    reason: str
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class Standing:
+    """What the gate must know besides ledger and market: the account's size and what this plan has already asked for."""
+
+    equity: Decimal
+    halted: bool = False
+    open_count: int = 0
+    """Live orders in the ledger, over all symbols."""
+    rate_left: int = 1_000_000
+    """New orders that the message rate still allows."""
+    placed: list[Place] = field(default_factory=list)
+    """Orders of this plan, in order; the ledger does not know them yet."""
+
+
+def is_quote(place: Place) -> bool:
+    """Whether an order is one side of the market maker's quote: post-only, and for nobody else."""
+    return place.post_only and len(place.shares) == 1 and place.shares[0][0] == MARKET_MAKING
+
+
+def free_inventory(symbol: Symbol, ledger: Ledger, placed: Iterable[Place]) -> Decimal:
+    """Base quantity owned that no live or just planned sell has promised already."""
+    promised = ledger.working(symbol)[1]
+    promised += sum((p.quantity for p in placed if p.symbol == symbol and p.side is Side.SELL), ZERO)
+    return ledger.position(symbol) - promised
+
+
+def gate(place: Place, market: MarketState, ledger: Ledger, limits: Limits, standing: Standing,
+         replaces: Order | None = None) -> Refusal | None:  # fmt: skip
+    """The first reason why `place` may not be sent, or None. Reductions pass the checks on halt, count and rate.
+
+    `replaces` is the order that an amendment takes away: its inventory is free for the new one.
+    """
+
+    def refuse(reason: str, detail: str = "") -> Refusal:
+        return Refusal(place.symbol, place.side, reason, detail)
+
+    instrument, mark = ledger.instruments.get(place.symbol), market.mark(place.symbol)
+    if instrument is None:
+        return refuse("not_listed")
+    if place.price is None:
+        return refuse("market_order", "an order without a price has no collar")
+    if mark is None or not mark.is_finite() or mark <= 0:
+        return refuse("no_mark")
+    if (problem := instrument.problem(place.price, place.quantity)) is not None:
+        return refuse(problem, f"{place.quantity} at {place.price}")
+    if (reason := _size(place, place.price, mark, limits, standing)) is not None:
+        return refuse(reason, f"{place.quantity} at {place.price}, mark {mark}")
+    free = free_inventory(place.symbol, ledger, standing.placed) + (replaces.remaining if replaces else ZERO)
+    if place.side is Side.SELL and place.quantity > free:
+        return refuse("exceeds_inventory", f"{place.quantity} of {free}")
+    if place.reduce_only and place.side is Side.BUY:
+        return refuse("reduce_only", "a buy raises a spot position")
+    if (other := _crossed(place, place.price, ledger, standing.placed)) is not None:
+        return refuse("self_trade", other)
+    if place.side is Side.BUY or not place.reduce_only:
+        if standing.halted and place.side is Side.BUY:
+            return refuse("halted")
+        if standing.open_count + len(standing.placed) >= limits.max_order_count:
+            return refuse("order_count", f"{standing.open_count + len(standing.placed)} open")
+        if standing.rate_left <= 0:
+            return refuse("message_rate", f"{limits.max_orders_per_second:g} a second")
+    return None
+
+
+def _size(place: Place, price: Decimal, mark: Decimal, limits: Limits, standing: Standing) -> str | None:
+    collar, notional = Decimal(str(limits.price_collar)), price * place.quantity
+    if place.side is Side.BUY and price > mark * (1 + collar) or place.side is Side.SELL and price < mark * (1 - collar):
+        return "price_collar"
+    if notional < Decimal(str(limits.min_order_notional)):
+        return "below_min_notional"
+    if place.side is Side.BUY and notional > Decimal(str(limits.max_order_notional)) * standing.equity:
+        return "above_max_notional"
+    return None
+
+
+def _crossed(place: Place, price: Decimal, ledger: Ledger, placed: Iterable[Place]) -> str | None:
+    """The own order on the other side that this one would trade with."""
+    others = [order.place for order in ledger.live_orders(place.symbol) if order.live]
+    for other in (*others, *placed):
+        if other.symbol != place.symbol or other.side is place.side:
+            continue
+        if other.price is None or (price - other.price) * place.side.value >= 0:
+            return other.order_id
+    return None

@@ -1,0 +1,158 @@
+"""The hard limits and the drawdown ladder: numbers that no agent and no learner can change."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from decimal import Decimal
+from math import isfinite
+
+from agents.core.errors import ConfigError
+from agents.core.instruments import Instrument, Symbol
+
+CALM, WARN, NO_NEW_RISK, REDUCE, FLATTEN = "calm", "warn", "no_new_risk", "reduce", "flatten"
+RUNGS = (CALM, WARN, NO_NEW_RISK, REDUCE, FLATTEN)
+"""Rungs of the drawdown ladder, mildest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """All limits of one account. Fractions are of marked equity unless a field says otherwise.
+
+    Raises ConfigError, naming the field and the mend, where numbers are out of range or contradict each other.
+    """
+
+    cash_buffer: float = 0.02
+    """Share of equity that stays in cash: pays fees and survives a price step between decision and fill."""
+    position_cap: float = 0.20
+    """Largest weight of one symbol, its bids included."""
+    gross: float = 1.0
+    """Largest sum of absolute weights, bids included; on spot never above 1."""
+    net: float = 1.0
+    """Largest signed sum of weights, bids included."""
+    allow_short: bool = False
+    """A spot account cannot be short; the field exists so that asking for it is answered by name."""
+    turnover_cost_bps: float = 10.0
+    """Cost of trading one unit of weight in the objective; the taker fee of the largest spot exchanges."""
+    turnover_day: float = 10.0
+    """Bound on increases of weight per market day; reductions are exempt."""
+    tracking: float = 1.0
+    """Curvature D of the distance to the wish. At 1 a deviation smaller than the cost fraction is not traded."""
+    quote_tracking: float = 0.1
+    """The same for bid sizes: where positions and quotes compete for room, quotes shrink first."""
+    drawdown_warn: float = 0.05
+    """Drawdown from the peak of marked equity at which the operator is told."""
+    drawdown_stop: float = 0.10
+    """... at which no weight may rise any more."""
+    drawdown_reduce: float = 0.15
+    """... at which gross exposure is cut to `reduced_gross` besides."""
+    drawdown_flatten: float = 0.20
+    """... at which everything is sold."""
+    reduced_gross: float = 0.5
+    """What the rung `reduce` leaves of the gross bound."""
+    price_collar: float = 0.02
+    """Largest distance of an order's price from the mark, as a fraction of the mark, on the side that would hurt."""
+    slippage: float = 0.002
+    """How far through the touch an immediate-or-cancel order may reach, as a fraction of the touch."""
+    depth_share: float = 0.25
+    """Largest share of the displayed depth that one directional order may ask for."""
+    min_order_notional: float = 0.0
+    """Own floor in quote currency, above the exchange's minimum notional."""
+    max_order_notional: float = 0.10
+    """Largest order as a share of equity; larger wishes are worked in slices."""
+    max_order_count: int = 100
+    """Open orders at any time, over all symbols."""
+    max_orders_per_second: float = 20.0
+    """New orders and amendments per second of stamps; cancels are protective and always pass."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if not isfinite(value) or value < 0:
+                raise ConfigError(f"limits.{each.name} is {value}: set a finite number that is at least 0")
+        for name in ("cash_buffer", "position_cap", "reduced_gross", "price_collar", "slippage", "depth_share", "max_order_notional"):
+            if getattr(self, name) > 1:
+                raise ConfigError(f"limits.{name} is {getattr(self, name)}: it is a fraction, set at most 1")
+        for name in ("tracking", "quote_tracking", "price_collar", "max_order_count", "max_orders_per_second"):
+            if not getattr(self, name):
+                raise ConfigError(f"limits.{name} is 0: nothing could be traded; set it above 0")
+        if self.allow_short:
+            raise ConfigError("limits.allow_short is true: a spot account cannot be short; set it to false")
+        for name in ("gross", "net"):
+            if getattr(self, name) > 1:
+                raise ConfigError(f"limits.{name} is {getattr(self, name)}: spot has no leverage; set at most 1")
+        ladder = [self.drawdown_warn, self.drawdown_stop, self.drawdown_reduce, self.drawdown_flatten]
+        if ladder != sorted(ladder) or not 0 < ladder[0] or ladder[-1] > 1:
+            raise ConfigError(
+                f"limits.drawdown_warn, _stop, _reduce, _flatten are {ladder}: set them rising, above 0 and at most 1"
+            )
+
+
+@dataclass(slots=True)
+class RiskState:
+    """What the risk layer remembers between decisions. The engine owns one; equities are in quote currency."""
+
+    peak_equity: float = 0.0
+    drawdown: float = 0.0
+    rung: str = CALM
+    halted: bool = False
+    """The operator, the drawdown ladder or the kill path has forbidden new risk."""
+    reconciled: bool = True
+    """False while a difference between ledger and venue is unexplained."""
+    unreconciled: frozenset[Symbol] = field(default_factory=frozenset)
+    """Symbols whose own difference is unexplained, while the rest of the account is clean."""
+    turnover_day: float = 0.0
+    """Increases of weight during the last market day, as a fraction of equity."""
+    capital: float = 0.0
+
+    def mark(self, equity: float, capital: float, limits: Limits) -> str:
+        """Take the marked equity, move the peak and return the rung of the ladder.
+
+        A change of `capital` is money added or taken away, not profit: the peak moves with it. Rungs above `warn` are
+        latched: `no_new_risk` and `reduce` are left once the drawdown is back below `drawdown_warn`, `flatten` only by
+        `release`. A value that is not finite changes nothing: an unknown equity is no evidence of recovery.
+        """
+        if not (isfinite(equity) and isfinite(capital)):
+            return self.rung
+        if self.peak_equity:
+            self.peak_equity += capital - self.capital
+        self.capital = capital
+        self.peak_equity = max(self.peak_equity, equity)
+        self.drawdown = 1 - equity / self.peak_equity if self.peak_equity > 0 else 1.0
+        reached = self._reached(limits)
+        if self.rung == FLATTEN:
+            return FLATTEN
+        if reached == CALM or self.rung in (CALM, WARN) or RUNGS.index(reached) > RUNGS.index(self.rung):
+            self.rung = reached
+        return self.rung
+
+    def _reached(self, limits: Limits) -> str:
+        marks = (limits.drawdown_warn, limits.drawdown_stop, limits.drawdown_reduce, limits.drawdown_flatten)
+        return RUNGS[sum(self.drawdown >= mark for mark in marks)]
+
+    def release(self) -> None:
+        """The operator's word: start a new peak here and leave every latched rung."""
+        self.peak_equity, self.drawdown, self.rung = self.peak_equity * (1 - self.drawdown), 0.0, CALM
+
+
+def require_affordable(instruments: Mapping[Symbol, Instrument], marks: Mapping[Symbol, Decimal], capital: Decimal,
+                       limits: Limits) -> None:  # fmt: skip
+    """Raise ConfigError for a symbol whose smallest legal order is larger than the position cap allows.
+
+    `capital` in quote currency. A symbol without a mark is judged by its minimum notional alone.
+    """
+    room = Decimal(str(limits.position_cap)) * capital
+    for symbol, instrument in instruments.items():
+        least = max(smallest_notional(instrument, marks.get(symbol)), Decimal(str(limits.min_order_notional)))
+        if least > room:
+            needed = least / Decimal(str(limits.position_cap)) if limits.position_cap else least
+            raise ConfigError(
+                f"exchange.symbols: {symbol} takes no order below {least:.8g} {instrument.quote}, but limits.position_cap "
+                f"{limits.position_cap:g} of capital.allocation {capital:.8g} leaves {room:.8g}; raise capital.allocation to at "
+                f"least {needed:.8g}, raise limits.position_cap, or remove {symbol}"
+            )
+
+
+def smallest_notional(instrument: Instrument, mark: Decimal | None) -> Decimal:
+    """Quote value of the smallest order that the exchange takes: its minimum notional, quantity and lot."""
+    if mark is None or not mark.is_finite():
+        return instrument.min_notional
+    return max(instrument.min_notional, max(instrument.min_quantity, instrument.lot) * mark)

@@ -1,0 +1,236 @@
+"""From what the agents want to what is safe: the only door through which a target reaches the planner.
+
+Every symbol that is wished for, held or working takes part. Exposure counts positions and whatever orders may still fill; the
+numbers leave Decimal here, once. Nothing in this file can raise a limit: multipliers, the drawdown ladder and distrust of a
+symbol's data only lower them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass
+from decimal import Decimal
+from math import isfinite
+
+import numpy as np
+
+from agents.core.instruments import ZERO, Side, Symbol
+from agents.core.ledger import Ledger
+from agents.core.orders import OrderState
+from agents.desk.gate import is_quote
+from agents.desk.limits import FLATTEN, NO_NEW_RISK, REDUCE, RUNGS, Limits, RiskState
+from agents.desk.program import Answer, Question, minimise, objective
+from agents.desk.wishes import Quotes, Style, Target
+from agents.market.state import MarketState
+
+BINDS = 1e-9
+"""Dual values below this are solver noise."""
+HOLD = "hold"
+"""The solver's name in a safe target that was not computed because the account cannot be valued."""
+DRAWDOWN = "drawdown"
+_SEAL = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A limit that holds the wish back; `price` is how far one more unit of it would lower the objective."""
+
+    name: str
+    symbol: Symbol | None
+    price: float
+
+
+@dataclass(frozen=True, slots=True)
+class SafeTarget:
+    """A target that passed the projection. Only `project` can make one: `plan` takes nothing else."""
+
+    time: int
+    weights: dict[Symbol, float]
+    """Weight of every symbol wished for, held or working; in [0, position cap]. Empty where the account cannot be valued."""
+    quotes: dict[Symbol, Quotes]
+    styles: dict[Symbol, Style]
+    contributions: dict[Symbol, dict[str, float]]
+    bound: tuple[Bound, ...]
+    solver: str
+    rung: str
+    reasons: dict[Symbol, str]
+    """Why a symbol may take no new risk: its weight may only fall."""
+    equity: Decimal
+    """Marked equity in quote currency; 0 where it cannot be known."""
+    marks: dict[Symbol, Decimal]
+    total: float
+    """Bound on the sum of all weights and bids after multiplier and ladder."""
+    objective: float
+    seal: InitVar[object]
+
+    def __post_init__(self, seal: object) -> None:
+        if seal is not _SEAL:
+            raise TypeError("a SafeTarget is made by project() and nowhere else")
+
+    @property
+    def no_new_risk(self) -> frozenset[Symbol]:
+        """Symbols whose weight may only fall."""
+        return frozenset(self.reasons)
+
+
+def project(target: Target, market: MarketState, ledger: Ledger, limits: Limits, state: RiskState) -> SafeTarget:
+    """The feasible weights and bids nearest to the wish, net of the cost of getting there; see `agents.desk.program`.
+
+    A wish that is not finite, a position without a mark or an equity that is not positive never makes an order: the symbol, or
+    the whole book, may then only be held or reduced, with the reason in `reasons`. Takes the marked equity to `state` first, so
+    that no target is made without the drawdown ladder.
+    """
+    symbols = _symbols(target, ledger)
+    marks = {symbol: mark for symbol in symbols if (mark := market.mark(symbol)) is not None and mark.is_finite() and mark > 0}
+    equity = _equity(ledger, marks)
+    if equity is not None:
+        state.mark(float(equity), float(ledger.capital), limits)
+    reasons = {symbol: reason for symbol in symbols if (reason := _distrust(symbol, target, market, ledger, marks, state))}
+    if equity is None:
+        return SafeTarget(
+            target.time, {}, {}, {}, {}, (), HOLD, state.rung, {s: reasons.get(s, "equity_unknown") for s in symbols},
+            ZERO, marks, 0.0, 0.0, _SEAL,
+        )  # fmt: skip
+    total, total_name = _total(target, limits, state)
+    question = _question(symbols, target, ledger, limits, state, marks, equity, reasons, total)
+    answer = minimise(question)
+    weights = {symbol: float(weight) for symbol, weight in zip(symbols, answer.weights, strict=True)}
+    return SafeTarget(
+        target.time,
+        weights,
+        _quotes(symbols, target, question, answer, reasons, state),
+        {symbol: target.styles.get(symbol, Style()) for symbol in symbols if reasons.get(symbol) != "not_finite"},
+        {symbol: target.contributions[symbol] for symbol in symbols if symbol in target.contributions},
+        _bounds(symbols, target, question, answer, reasons, total_name),
+        answer.solver,
+        state.rung,
+        reasons,
+        equity,
+        marks,
+        total,
+        objective(question, answer.weights, answer.bids),
+        _SEAL,
+    )
+
+
+def _symbols(target: Target, ledger: Ledger) -> list[Symbol]:
+    """In the order of the target, then what is held or working besides, by name: the order is part of the answer."""
+    more = {*target.quotes, *ledger.symbols(), *(order.place.symbol for order in ledger.live_orders())}
+    return [*target.weights, *sorted(more.difference(target.weights))]
+
+
+def _equity(ledger: Ledger, marks: Mapping[Symbol, Decimal]) -> Decimal | None:
+    try:
+        equity = ledger.equity(marks)
+    except KeyError:  # a position without a mark: an unknown price is not zero
+        return None
+    return equity if equity.is_finite() and equity > 0 else None
+
+
+def _distrust(symbol: Symbol, target: Target, market: MarketState, ledger: Ledger, marks: Mapping[Symbol, Decimal],
+              state: RiskState) -> str:  # fmt: skip
+    """Why this symbol may take no new risk, or an empty text."""
+    if symbol not in ledger.instruments:
+        reason = "not_listed"
+    elif symbol not in target.weights:
+        reason = "not_wished"
+    elif not _finite(symbol, target):
+        reason = "not_finite"
+    elif symbol not in marks:
+        reason = "no_mark"
+    elif state.halted:
+        reason = "halted"
+    elif not state.reconciled or symbol in state.unreconciled:
+        reason = "unreconciled"
+    else:
+        reason = market.trouble(symbol) or (DRAWDOWN if RUNGS.index(state.rung) >= RUNGS.index(NO_NEW_RISK) else "")
+    return reason
+
+
+def _finite(symbol: Symbol, target: Target) -> bool:
+    numbers = [target.weights[symbol], target.gross_multiplier]
+    if (quotes := target.quotes.get(symbol)) is not None:
+        numbers += [quotes.bid_offset, quotes.ask_offset, quotes.bid_size, quotes.ask_size]
+    if (style := target.styles.get(symbol)) is not None:
+        numbers += [style.urgency, style.offset, style.participation]
+    return all(isfinite(number) for number in numbers)
+
+
+def _total(target: Target, limits: Limits, state: RiskState) -> tuple[float, str]:
+    """The tightest bound on the sum of weights and its name. On spot gross, net and cash bound the same sum."""
+    multiplier = min(max(target.gross_multiplier, 0.0), 1.0) if isfinite(target.gross_multiplier) else 1.0
+    if state.rung == REDUCE:
+        multiplier *= limits.reduced_gross
+    elif state.rung == FLATTEN:
+        multiplier = 0.0
+    bounds = ((1 - limits.cash_buffer, "cash_buffer"), (limits.gross * multiplier, "gross"), (limits.net, "net"))
+    return min(bounds, key=lambda bound: bound[0])
+
+
+def _question(symbols: list[Symbol], target: Target, ledger: Ledger, limits: Limits, state: RiskState,
+              marks: Mapping[Symbol, Decimal], equity: Decimal, reasons: Mapping[Symbol, str], total: float) -> Question:  # fmt: skip
+    size, worth = len(symbols), float(equity)
+    wish, held, committed, bids = (np.zeros(size) for _ in range(4))
+    for row, symbol in enumerate(symbols):
+        mark = marks.get(symbol, ZERO)
+        held[row] = max(float(ledger.position(symbol) * mark) / worth, 0.0)
+        committed[row] = held[row] + float(_standing_buys(ledger, symbol, mark)) / worth
+        if reasons.get(symbol) in ("not_listed", "not_wished", "not_finite", "no_mark"):
+            wish[row] = held[row]
+        else:
+            wish[row] = max(target.weights[symbol], 0.0)
+            if symbol not in reasons and symbol in target.quotes:
+                bids[row] = max(target.quotes[symbol].bid_size, 0.0)
+    cap = np.full(size, 0.0 if state.rung == FLATTEN else limits.position_cap)
+    closed = np.array([symbol in reasons for symbol in symbols], dtype=bool)
+    return Question(
+        wish, held, committed, cap, np.where(closed, np.minimum(cap, held), cap), bids,
+        np.full(size, limits.turnover_cost_bps * 1e-4), np.full(size, limits.tracking), np.full(size, limits.quote_tracking),
+        total, max(limits.turnover_day - state.turnover_day, 0.0) if isfinite(state.turnover_day) else 0.0,
+    )  # fmt: skip
+
+
+def _standing_buys(ledger: Ledger, symbol: Symbol, mark: Decimal) -> Decimal:
+    """Quote value of buys that may still fill. Open quotes are left out: the new bids stand in their place."""
+    value = ZERO
+    for order in ledger.live_orders(symbol):
+        place = order.place
+        if place.side is Side.BUY and not (is_quote(place) and order.state in (OrderState.OPEN, OrderState.PARTIAL)):
+            value += order.remaining * max(mark, place.price or mark)
+    return value
+
+
+def _quotes(symbols: list[Symbol], target: Target, question: Question, answer: Answer, reasons: Mapping[Symbol, str],
+            state: RiskState) -> dict[Symbol, Quotes]:  # fmt: skip
+    """Bids as solved, asks from inventory owned: with all asks filled the weight is still at least 0.
+
+    A distrusted symbol is not quoted at all; on the drawdown ladder the ask stays, for it only reduces.
+    """
+    result: dict[Symbol, Quotes] = {}
+    for row, symbol in enumerate(symbols):
+        quotes = target.quotes.get(symbol)
+        if quotes is None or reasons.get(symbol, DRAWDOWN) != DRAWDOWN or state.rung == FLATTEN:
+            continue
+        ask = min(max(quotes.ask_size, 0.0), float(question.held[row]))
+        result[symbol] = Quotes(quotes.bid_offset, quotes.ask_offset, float(answer.bids[row]), ask)
+    return result
+
+
+def _bounds(symbols: list[Symbol], target: Target, question: Question, answer: Answer, reasons: Mapping[Symbol, str],
+            total_name: str) -> tuple[Bound, ...]:  # fmt: skip
+    """Dual values by limit, each symbol's own first. `long_only` is priced at what a negative wish was cut by."""
+    found: dict[tuple[str, Symbol | None], float] = {}
+
+    def add(name: str, symbol: Symbol | None, price: float) -> None:
+        if price > BINDS:
+            found[name, symbol] = found.get((name, symbol), 0.0) + price
+
+    for row, symbol in enumerate(symbols):
+        box = "no_new_risk" if symbol in reasons else "position_cap"
+        kept = total_name if question.weight_room[row] < question.ceiling[row] else box
+        add(kept, symbol, float(answer.ceiling_price[row]))
+        add(box, symbol, float(answer.cap_price[row]))
+        add(total_name if question.breached else box, symbol, float(answer.bid_price[row]))
+        weight = target.weights.get(symbol, 0.0)
+        add("long_only", symbol, -weight * float(question.tracking[row]) if isfinite(weight) else 0.0)
+    add(total_name, None, answer.total_price)
+    add("turnover", None, answer.turnover_price)
+    return tuple(Bound(name, symbol, price) for (name, symbol), price in found.items())
