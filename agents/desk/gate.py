@@ -88,7 +88,7 @@ def gate(place: Place, market: MarketState, ledger: Ledger, limits: Limits, stan
 
 def _size(place: Place, price: Decimal, mark: Decimal, limits: Limits, standing: Standing) -> str | None:
     collar, notional = Decimal(str(limits.price_collar)), price * place.quantity
-    if place.side is Side.BUY and price > mark * (1 + collar) or place.side is Side.SELL and price < mark * (1 - collar):
+    if (place.side is Side.BUY and price > mark * (1 + collar)) or (place.side is Side.SELL and price < mark * (1 - collar)):
         return "price_collar"
     if notional < Decimal(str(limits.min_order_notional)):
         return "below_min_notional"

@@ -80,7 +80,7 @@ class Limits:
             if getattr(self, name) > 1:
                 raise ConfigError(f"limits.{name} is {getattr(self, name)}: spot has no leverage; set at most 1")
         ladder = [self.drawdown_warn, self.drawdown_stop, self.drawdown_reduce, self.drawdown_flatten]
-        if ladder != sorted(ladder) or not 0 < ladder[0] or ladder[-1] > 1:
+        if ladder != sorted(ladder) or ladder[0] <= 0 or ladder[-1] > 1:
             raise ConfigError(
                 f"limits.drawdown_warn, _stop, _reduce, _flatten are {ladder}: set them rising, above 0 and at most 1"
             )

@@ -143,7 +143,7 @@ def _slice(sheet: Sheet, instrument: Instrument, side: Side, style: Style, gap: 
     A market too thin for the smallest legal order still gets that one.
     """
     least = (smallest / price / instrument.lot).to_integral_value(ROUND_CEILING) * instrument.lot
-    share = max(min(sheet.depth(instrument.symbol, side), sheet.volume(instrument.symbol, style.participation)), least)
+    share = max(sheet.depth(instrument.symbol, side), least)
     share = min(share, max(sheet.largest / price, least), instrument.max_quantity, instrument.max_notional / price)
     allowed = sheet.room(instrument, price) if side is Side.BUY else sheet.free(instrument.symbol)
     if (gap - share) * price < smallest:  # what would be left could not be traded any more

@@ -79,7 +79,7 @@ def project(target: Target, market: MarketState, ledger: Ledger, limits: Limits,
     that no target is made without the drawdown ladder.
     """
     symbols = _symbols(target, ledger)
-    marks = {symbol: mark for symbol in symbols if (mark := market.mark(symbol)) is not None and mark.is_finite() and mark > 0}
+    marks = {s: mark for s in symbols if s in market.symbols and (mark := market.mark(s)) is not None and mark.is_finite() and mark > 0}
     equity = _equity(ledger, marks)
     if equity is not None:
         state.mark(float(equity), float(ledger.capital), limits)
@@ -130,7 +130,7 @@ def _distrust(symbol: Symbol, target: Target, market: MarketState, ledger: Ledge
     """Why this symbol may take no new risk, or an empty text."""
     if symbol not in ledger.instruments:
         reason = "not_listed"
-    elif symbol not in target.weights:
+    elif symbol not in target.weights or symbol not in market.symbols:
         reason = "not_wished"
     elif not _finite(symbol, target):
         reason = "not_finite"

@@ -73,7 +73,8 @@ def _tradable(symbol: Symbol, market: MarketState, ledger: Ledger, limits: Limit
 def _priced(symbol: Symbol, market: MarketState, ledger: Ledger, limits: Limits,
             marks: Mapping[Symbol, Decimal]) -> tuple[Instrument, Decimal] | None:  # fmt: skip
     """The instrument and the collar's lower edge on the grid; None where no price is known."""
-    instrument, mark = ledger.instruments.get(symbol), marks.get(symbol) or market.mark(symbol)
+    instrument = ledger.instruments.get(symbol)
+    mark = marks.get(symbol) or (market.mark(symbol) if symbol in market.symbols else None)
     if instrument is None or mark is None or not mark.is_finite() or mark <= 0:
         return None
     price = instrument.round_price(mark * (1 - Decimal(repr(limits.price_collar))), "up")

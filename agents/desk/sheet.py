@@ -127,20 +127,15 @@ class Sheet:
             if order.place.price is not None:
                 own[order.place.price] = own.get(order.place.price, ZERO) + order.remaining
         best = [mark, mark]
-        for row, levels in enumerate((book.bids, book.asks) if book is not None else ()):
+        for row, levels in enumerate((book.bids, book.asks)):
             best[row] = next((price for price, quantity in levels if quantity > own.get(price, ZERO)), mark)
         return (best[0], best[1]) if best[0] < best[1] else (mark, mark)
 
     def depth(self, symbol: Symbol, side: Side) -> Decimal:
         """Base quantity that one order may ask of the displayed other side; unlimited where no book is displayed."""
         book = self.market.book(symbol)
-        levels = () if book is None else book.asks if side is Side.BUY else book.bids
+        levels = book.asks if side is Side.BUY else book.bids
         return sum((quantity for _, quantity in levels), ZERO) * Decimal(repr(self.limits.depth_share)) if levels else UNLIMITED
-
-    def volume(self, symbol: Symbol, participation: float) -> Decimal:
-        """Base quantity that `participation` in the last closed minute's volume allows; unlimited where none is known."""
-        volume = self.market.volume(symbol)
-        return Decimal(repr(volume * participation)) if volume and volume > 0 else UNLIMITED
 
     def overdrawn(self, symbol: Symbol) -> bool:
         """Whether the worst case of the orders that already stand is above the cap, the total or the cash."""
