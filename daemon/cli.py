@@ -30,9 +30,12 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        typer.echo(f"quartet {version('quartet')}")
+        try:
+            typer.echo(f"quartet {version('quartet')}")
+        except PackageNotFoundError:
+            typer.echo("quartet, run from its source folder without being installed")
         raise typer.Exit
 
 
@@ -346,6 +349,10 @@ def _failed(error: Exception) -> Exit:
         return Exit.FAILED
     import structlog
 
+    if not structlog.is_configured():  # its own default prints local variables, and those may hold secrets
+        from daemon import logs
+
+        logs.configure("info", "auto")
     structlog.get_logger().exception("internal_error", error=repr(error))
     _sentence(f"internal error ({type(error).__name__}: {error}); the trace is in the log above")
     return Exit.FAILED

@@ -23,8 +23,6 @@ Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False, max_digits=30)]
 
 SECRETS = ("api_key", "secret", "password")
 """Fields of section `exchange` that never come from a configuration file."""
-MODES_WITH_KEYS = frozenset({"live"})
-"""Modes that may hold a key at all; in any other, keys are not even read."""
 SPOT_SYMBOL = re.compile(r"[A-Z0-9]{1,20}/[A-Z0-9]{1,20}")
 
 
@@ -298,6 +296,11 @@ class Settings(BaseSettings):
                 f" ({self.funds}); lower it or raise rehearsal.balances.{self.capital.quote}"
             )
         return self
+
+    @property
+    def may_hold_keys(self) -> bool:
+        """Whether keys are read at all: in paper mode no object ever holds one."""
+        return self.mode == "live"
 
     @property
     def funds(self) -> Decimal:

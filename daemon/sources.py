@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import InitSettingsSource
 
 from agents.core.errors import ConfigError
-from daemon.settings import MODES_WITH_KEYS, SECRETS, Settings
+from daemon.settings import SECRETS, Settings
 
 Tree = dict[str, Any]
 
@@ -54,7 +54,7 @@ def load(config: Path | None, flags: Mapping[str, Any], environ: Mapping[str, st
     file = config if config is not None else DEFAULT_FILE if DEFAULT_FILE.is_file() else None
     layers = {"the command line": dict(flags), "the environment": _environment(environ), str(file): _file(file) if file else {}}
     settings = _build(layers)
-    if settings.mode in MODES_WITH_KEYS and (held := _secrets(environ, secrets_folder)):
+    if settings.may_hold_keys and (held := _secrets(environ, secrets_folder)):
         settings = _build({**layers, "the secrets": {"exchange": held}})
     return settings
 
