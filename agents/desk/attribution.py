@@ -11,7 +11,7 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 
 from agents.core.events import Adjustment, AdjustmentKind, Fill
 from agents.core.instruments import ZERO, Currency, Side, Symbol
-from agents.desk.wishes import MARKET_MAKING, ORDER, RISK
+from agents.desk.wishes import MARKET_MAKING, ORDER
 
 HOUSE = "house"
 Shares = Iterable[tuple[str, float]]
@@ -92,8 +92,7 @@ class Attribution:
     ) -> tuple[tuple[str, float], ...]:
         """Shares for the next order: cross inside what can be, and say what each agent still wants of the venue.
 
-        `contributions` are the target's by agent, `weight` is what the risk layer left of their sum: all are cut alike. What the
-        market maker alone must give up carries an empty share of the risk agent, so that it is not taken for one of its quotes.
+        `contributions` are the target's by agent, `weight` is what the risk layer left of their sum: all are cut alike.
         """
         total = sum(contributions.values())
         cut = weight / total if total else 1.0
@@ -103,8 +102,7 @@ class Attribution:
             owned = self.position(agent, symbol)
             if abs(goal - owned) > _NOISE * max(abs(goal), abs(owned)):
                 wished[agent] = (goal - owned).quantize(_GRID)
-        shares = tuple((agent, float(q)) for agent, q in self.cross(symbol, wished, mark).items())
-        return (*shares, (RISK, 0.0)) if [agent for agent, _ in shares] == [MARKET_MAKING] else shares
+        return tuple((agent, float(q)) for agent, q in self.cross(symbol, wished, mark).items())
 
     # -- questions -------------------------------------------------------------------------------------------------
 

@@ -38,6 +38,8 @@ class MarketMakingParams:
     default_a: float = 0.1
     default_k: float = 1000.0
     """Fill intensity used until the window has enough trades to fit one: one fill in ten seconds, e-fold at 10 bps."""
+    cadence_ns: int = 5 * NS
+    """Market time between two wishes; what is learned from them must have time to happen."""
     lifetime: int = 6
 
     def __post_init__(self) -> None:
@@ -49,11 +51,11 @@ class MarketMaking:
     """Action columns: bid offset, ask offset, bid size, ask size, inventory target, pull threshold."""
 
     name = MARKET_MAKING
-    cadence_ns = 5 * NS
     action_size = 6
 
     def __init__(self, params: MarketMakingParams = MarketMakingParams()) -> None:
         self.params = params
+        self.cadence_ns = params.cadence_ns
 
     def prior(self, observation: Observation, excess: Array) -> tuple[Array, Array, Array]:
         """(bid distance, ask distance, cost) before actions, [rows] each; `excess` is inventory over its target, in equity."""

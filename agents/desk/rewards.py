@@ -206,7 +206,7 @@ class RewardBook:
         """Judge the agent's previous decision, remember this one.
 
         `wishes` are this decision's, in row order; `symbols` are those traded (the risk agent's portfolio). A symbol without a mark
-        gets no row. Returns one Experience per symbol of the previous decision (one with symbol None for risk); empty the first time.
+        gets no row, nor does one that is no longer observed. Returns one Experience per symbol of the previous decision (one with symbol None for risk); empty the first time.
         """
         rows = tuple(symbols) if agent == RISK else observation.symbols
         accounts = _accounts(agent, rows, ledger, attribution, marks, float(equity))
@@ -214,11 +214,13 @@ class RewardBook:
         results: list[Experience] = []
         followed = np.zeros(len(rows))
         if previous is not None:
+            held = previous.accounts.symbols
+            after = accounts if held == rows else _accounts(agent, held, ledger, attribution, marks, float(equity))
             elapsed = (observation.time - previous.observation.time) / self._cadences[agent]
-            same = previous.accounts.symbols == rows and previous.observation.symbols == observation.symbols
-            if same and 0.0 < elapsed <= self.params.elapsed_cap and previous.accounts.equity > 0.0:
-                results = self._complete(agent, previous, observation, accounts, elapsed, drawdown)
-                followed = np.nan_to_num(accounts.quantity - previous.accounts.quantity)
+            if 0.0 < elapsed <= self.params.elapsed_cap and previous.accounts.equity > 0.0:
+                results = self._complete(agent, previous, observation, after, elapsed, drawdown)
+                traded = dict(zip(held, (after.quantity - previous.accounts.quantity).tolist(), strict=True))
+                followed = np.array([traded.get(symbol, 0.0) for symbol in rows])
             else:
                 self.dropped += 1
         wished = np.array([_wished(wish) for wish in wishes], dtype=np.float64)
@@ -268,18 +270,19 @@ class RewardBook:
         self, agent: str, row: _Row, observation: Observation, rewards: Array, elapsed: float
     ) -> list[Experience]:
         scale, results = self.scales[agent], list[Experience]()
-        for i, reward in enumerate(rewards.tolist()):
-            if not np.isfinite(reward):
+        symbols = (PORTFOLIO,) if agent == RISK else row.observation.symbols
+        next_rows = {symbol: i for i, symbol in enumerate((PORTFOLIO,) if agent == RISK else observation.symbols)}
+        for i, (symbol, reward) in enumerate(zip(symbols, rewards.tolist(), strict=True)):
+            if symbol not in next_rows or not np.isfinite(reward):
                 self.dropped += 1
                 continue
-            symbol = PORTFOLIO if agent == RISK else row.observation.symbols[i]
             scale.update(symbol, reward, elapsed)
             scaled = self.params.reward_scale * min(max(reward / scale.value, -self.params.clip), self.params.clip)
             results.append(
                 Experience(
                     agent=agent, symbol=symbol or None, time=row.observation.time,
                     state=row.observation.matrix[i], action=row.actions[i], reward=scaled,
-                    next_state=observation.matrix[i], done=False, elapsed=elapsed, version=row.version,
+                    next_state=observation.matrix[next_rows[symbol]], done=False, elapsed=elapsed, version=row.version,
                 )
             )  # fmt: skip
         return results
