@@ -1,0 +1,282 @@
+"""Rewards have the right sign, count cost and risk once, and are finite whatever happens."""
+
+from decimal import Decimal
+from math import isfinite
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agents.core.events import UNSTAMPED, Adjustment, AdjustmentKind, Fill, Listing
+from agents.core.instruments import NS, Currency, Instrument, Side, Symbol
+from agents.core.ledger import Ledger
+from agents.core.orders import OrderId
+from agents.desk.attribution import Attribution
+from agents.desk.long_term import LongTerm
+from agents.desk.market_making import MarketMaking
+from agents.desk.rewards import CADENCES_NS, Covariance, RewardBook, RewardFunctions, RewardParams, RunningScale
+from agents.desk.risk import Risk
+from agents.desk.short_term import ShortTerm
+from agents.market.observation import Experience
+from tests.desk.observed import SYMBOLS, act, observed
+
+USDT, D, T0 = Currency("USDT"), Decimal, 1_700_000_000 * NS
+AGENTS = {agent.name: agent for agent in (LongTerm(), ShortTerm(), MarketMaking(), Risk())}
+HOUR = 1 / 8760
+CHANGING = {"long_term": "atr_1h", "short_term": "half_spread", "market_making": "half_spread", "risk": "drawdown"}
+"""A column by which the second observation differs from the first."""
+
+
+class Desk:
+    """A ledger, its sub-accounts and a reward book, moved by hand: time in cadences, prices and fills as given."""
+
+    def __init__(self, agent: str, rows: int = 1, **params: float) -> None:
+        self.agent, self.rows = agent, rows
+        self.ledger, self.attribution = Ledger(USDT), Attribution(USDT)
+        self.book = RewardBook(RewardParams(**params))
+        self.ledger.apply(Adjustment(UNSTAMPED, USDT, D(10_000), AdjustmentKind.CAPITAL))
+        for symbol in SYMBOLS[:rows]:
+            self.ledger.apply(Listing(UNSTAMPED, Instrument(symbol, Currency(symbol[:3]), USDT, D("0.01"), D("0.0001"))))
+        self._fills = 0
+
+    def fill(self, quantity: str, price: str, fee: str = "0", owner: str | None = None, symbol: Symbol = SYMBOLS[0]) -> None:
+        self._fills += 1
+        size = D(quantity)
+        side = Side.BUY if size > 0 else Side.SELL
+        event = Fill(UNSTAMPED, symbol, 0, OrderId("q"), str(self._fills), side, D(price), abs(size), D(fee), USDT, True)
+        self.ledger.apply(event)
+        self.attribution.apply(event, ((owner or self.agent, float(size)),), {})
+
+    def decide(
+        self, step: float, *prices: str, rows: int | None = None, action: float = 0.0, fallen: float = 0.0, **columns: float
+    ) -> list[Experience]:
+        rows = rows or self.rows
+        agent = AGENTS[self.agent]
+        marks = {symbol: D(price) for symbol, price in zip(SYMBOLS, prices, strict=False)}
+        seen = observed(self.agent, rows, T0 + int(step * CADENCES_NS[self.agent]), **columns)
+        actions = act(*[action] * agent.action_size, rows=len(seen.matrix))
+        return self.book.on_decision(
+            self.agent, seen, actions, agent.propose(seen, actions), ledger=self.ledger, attribution=self.attribution,
+            symbols=SYMBOLS[:rows], marks=marks, equity=self.ledger.equity(marks), drawdown=fallen, version=3,
+        )  # fmt: skip
+
+    def reward(self, step: float, *prices: str, **more: float) -> float:
+        (experience,) = self.decide(step, *prices, **more)  # type: ignore[arg-type]
+        return experience.reward
+
+
+# -- the formulas ------------------------------------------------------------------------------------------------------
+
+
+def test_utility_is_the_formula_and_its_risk_adds_up_to_the_portfolios() -> None:
+    functions = RewardFunctions()
+    rng = np.random.default_rng(1)
+    root = rng.normal(size=(3, 3))
+    covariance, profit = root @ root.T, rng.normal(size=3) * 0.01
+    long_term, short_term = rng.uniform(0, 0.2, 3), rng.uniform(-0.05, 0.05, 3)
+    book = long_term + short_term
+    total = functions.utility(profit, long_term, book, covariance, HOUR).sum()
+    total += functions.utility(np.zeros(3), short_term, book, covariance, HOUR).sum()
+    expected = (profit.sum() - 2.5 * book @ covariance @ book * HOUR) / (0.2 * np.sqrt(HOUR))
+    assert total == pytest.approx(expected)
+
+
+@given(st.floats(0.001, 0.2), st.floats(-0.05, 0.05), st.floats(0, 0.01))
+def test_cost_lowers_utility_and_gain_raises_it(weight: float, gain: float, cost: float) -> None:
+    functions, w = RewardFunctions(), np.array([weight])
+    covariance = np.array([[0.36]])
+    free = functions.utility(np.array([weight * gain]), w, w, covariance, HOUR)[0]
+    paid = functions.utility(np.array([weight * gain - cost]), w, w, covariance, HOUR)[0]
+    more = functions.utility(np.array([weight * (gain + 0.01)]), w, w, covariance, HOUR)[0]
+    assert paid <= free < more
+
+
+@given(st.floats(0.02, 0.98), st.floats(-0.2, 0.2), st.floats(0, 0.2))
+def test_tightening_pays_exactly_when_the_path_was_bad(multiplier: float, rho: float, drawdown: float) -> None:
+    functions = RewardFunctions()
+    held, covariance = np.array([0.4 * multiplier]), np.array([[0.36]])
+    value = functions.tightening(multiplier, held, np.array([rho]), covariance, drawdown, HOUR)
+    if rho < -1e-9:
+        assert value > 0.0
+    calm = functions.tightening(multiplier, held, np.array([0.05]), covariance * 1e-6, 0.0, HOUR)
+    assert calm < 0.0
+
+
+def test_tightening_is_worth_more_in_a_drawdown_and_nothing_without_a_book() -> None:
+    functions, held, covariance = RewardFunctions(), np.array([0.2]), np.array([[0.64]])
+    values = [functions.tightening(0.5, held, np.zeros(1), covariance, dd, HOUR) for dd in (0.0, 0.1, 0.19)]
+    assert 0.0 < values[0] < values[1] < values[2]
+    assert functions.tightening(0.5, np.zeros(1), np.ones(1), covariance, 0.0, HOUR) == 0.0
+    # at multiplier 1 both paths are one, and no path is held at more than the whole equity
+    assert functions.tightening(1.0, held, np.ones(1), covariance, 0.0, HOUR) == 0.0
+    full = functions.tightening(0.5, np.array([1.0]), np.ones(1), covariance, 0.0, HOUR)
+    assert full == 0.0
+
+
+def test_inventory_costs_by_the_square() -> None:
+    functions, variance = RewardFunctions(), np.array([0.36])
+    one, two = (functions.spread_capture(np.zeros(1), np.array([q]), variance, HOUR)[0] for q in (0.01, 0.02))
+    assert two == pytest.approx(4 * one)
+    assert one < 0
+
+
+# -- scale and covariance ----------------------------------------------------------------------------------------------
+
+
+def test_the_running_scale_finds_the_size_of_the_discounted_return() -> None:
+    rng = np.random.default_rng(0)
+    scale = RunningScale(gamma=0.9)
+    for _ in range(20_000):
+        scale.update(SYMBOLS[0], float(rng.normal()) * 0.3, 1.0)
+    assert scale.value == pytest.approx(0.3 / np.sqrt(1 - 0.81), rel=0.05)
+
+
+def test_silence_does_not_make_the_scale_vanish_nor_one_shock_own_it() -> None:
+    scale = RunningScale(gamma=0.99)
+    for _ in range(5_000):
+        scale.update(SYMBOLS[0], 0.0, 1.0)
+    assert scale.value >= RunningScale.FLOOR
+    before = scale.value
+    scale.update(SYMBOLS[0], 1e30, 1.0)
+    assert scale.value <= 1.1 * before
+
+
+def test_covariance_learns_volatility_and_stays_positive() -> None:
+    rng = np.random.default_rng(0)
+    covariance, years = Covariance(2), HOUR
+    factor = rng.normal(size=(2_000, 1))
+    moves = (0.8 * factor + 0.6 * rng.normal(size=(2_000, 2))) * 0.5 * np.sqrt(years)
+    for move in moves:
+        covariance.update(move, years)
+    assert np.sqrt(np.diag(covariance.matrix)) == pytest.approx([0.5, 0.5], rel=0.25)
+    assert covariance.matrix[0, 1] / covariance.matrix[0, 0] == pytest.approx(0.64, abs=0.3)
+    assert np.linalg.eigvalsh(covariance.matrix).min() > 0
+
+
+# -- the book ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("agent", ["long_term", "short_term", "market_making", "risk"])
+def test_a_row_is_completed_by_the_next_decision_of_the_same_agent(agent: str) -> None:
+    desk = Desk(agent, rows=1 if agent == "risk" else 2)
+    assert desk.decide(0, "100", "10", action=0.25) == []
+    rows = desk.decide(1.5, "100", "10", action=-0.5, **{CHANGING[agent]: 0.5})
+    assert [row.symbol for row in rows] == ([None] if agent == "risk" else list(SYMBOLS[:2]))
+    for row in rows:
+        assert (row.agent, row.time, row.elapsed, row.version, row.done) == (agent, T0, 1.5, 3, False)
+        assert row.action.dtype == row.state.dtype == row.next_state.dtype == np.float32
+        assert set(row.action.tolist()) == {0.25}
+        assert not np.array_equal(row.state, row.next_state)
+
+
+def test_a_gain_is_good_a_loss_is_bad_and_so_is_a_fee() -> None:
+    def reward(after: str, fee: str) -> float:
+        desk = Desk("short_term")
+        desk.fill("10", "100")
+        desk.decide(0, "100")
+        desk.fill("1", "100", fee)
+        return desk.reward(1, after)
+
+    assert reward("101", "0") > reward("100", "0") > reward("99", "0")
+    assert reward("100", "5") < reward("100", "0")
+
+
+def test_each_agent_is_paid_by_its_own_account() -> None:
+    desk = Desk("short_term", alias=0.0, risk_aversion=0.0)
+    desk.fill("10", "100", owner="long_term")
+    desk.decide(0, "100")
+    assert desk.reward(1, "110") == 0.0
+
+
+def test_churning_earns_nothing() -> None:
+    def reward(trades: int) -> float:
+        desk = Desk("short_term")
+        desk.decide(0, "100")
+        for _ in range(trades):
+            desk.fill("1", "100", "0.1")
+            desk.fill("-1", "100", "0.1")
+        return desk.reward(1, "100")
+
+    assert reward(3) < reward(1) < reward(0) <= 0.0
+
+
+def test_a_wish_that_was_not_executed_costs() -> None:
+    desk = Desk("short_term", reward_scale=1.0)
+    desk.decide(0, "100", ou_gap=-0.05)
+    wished = desk.decide(1, "100", ou_gap=0.0)[0].reward
+    assert wished < 0.0
+    assert desk.reward(2, "100") == 0.0
+
+
+def test_the_market_maker_earns_its_spread_less_fee_and_markout() -> None:
+    def reward(price: str, fee: str, mark: str) -> float:
+        desk = Desk("market_making", inventory_aversion=0.0, alias=0.0)
+        desk.decide(0, "100")
+        desk.fill("1", price, fee)
+        return desk.reward(1, mark)
+
+    assert reward("99.9", "0", "100") > 0 > reward("99.9", "0", "99.8")
+    assert reward("99.9", "0.05", "100") < reward("99.9", "0", "100")
+    assert reward("99.9", "0.1", "100") == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_fill_is_marked_until_the_end_of_the_next_interval_and_no_longer() -> None:
+    desk = Desk("market_making", inventory_aversion=0.0, alias=0.0)
+    desk.decide(0, "100")
+    desk.fill("1", "100")
+    assert desk.reward(1, "100") == pytest.approx(0.0, abs=1e-9)
+    assert desk.reward(2, "99") < 0.0
+    assert desk.reward(3, "98") == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_reward_is_scaled_and_clipped() -> None:
+    desk = Desk("short_term")
+    desk.fill("10", "100")
+    desk.decide(0, "100")
+    assert desk.reward(1, "1000000") == 50.0
+    desk = Desk("short_term", reward_scale=2.0, clip=3.0)
+    desk.fill("10", "100")
+    desk.decide(0, "100")
+    assert desk.reward(1, "0.01") == -6.0
+
+
+def test_an_outage_a_halt_and_a_missing_mark_leave_no_row() -> None:
+    desk = Desk("short_term", rows=2)
+    desk.decide(0, "100", "10")
+    assert desk.decide(21, "100", "10") == []
+    assert desk.decide(20.5, "100", "10") == []  # market time stepped back
+    desk.book.forget()
+    assert desk.decide(22, "100", "10") == []
+    assert [row.symbol for row in desk.decide(23, "100")] == [SYMBOLS[0]]
+    assert desk.book.dropped == 3
+
+
+def test_symbols_may_come_and_go() -> None:
+    desk = Desk("short_term", rows=3)
+    desk.decide(0, "100", "10", "1", rows=1)
+    assert [row.symbol for row in desk.decide(1, "100", "10", "1", rows=3)] == [SYMBOLS[0]]
+    assert [row.symbol for row in desk.decide(2, "100", "10", "1", rows=2)] == list(SYMBOLS[:2])
+    assert desk.book.dropped == 1
+
+
+moves = st.lists(
+    st.tuples(st.floats(0.01, 30.0), st.decimals("0.01", "1000000", places=2), st.decimals("-20", "20", places=4), st.floats(-1, 1)),
+    min_size=2, max_size=8,
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(AGENTS)), moves, st.floats(0, 1))
+def test_rewards_are_finite_bounded_and_repeatable(agent: str, path: list[tuple[float, Decimal, Decimal, float]], dd: float) -> None:
+    runs = []
+    for _ in range(2):
+        desk, step, rewards = Desk(agent), 0.0, list[float]()
+        for pause, price, quantity, action in path:
+            step += pause
+            if quantity and desk.ledger.position(SYMBOLS[0]) + quantity >= 0:
+                desk.fill(str(quantity), str(price), owner="market_making" if agent == "risk" else agent)
+            rewards += [row.reward for row in desk.decide(step, str(price), action=action, fallen=dd)]
+        assert all(isfinite(reward) and abs(reward) <= 50.0 for reward in rewards)
+        runs.append(rewards)
+    assert runs[0] == runs[1]
