@@ -1,1 +1,1 @@
-"""Venues: two verbs, events and send."""
+"""Venues: where facts come from and where commands go."""

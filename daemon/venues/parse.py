@@ -1,0 +1,241 @@
+"""ccxt's unified structures -> events. Pure: no clock, no cache of anybody else's, no I/O.
+
+What cannot be believed (missing, not finite, negative) is refused by DataError with a reason; nothing is guessed silently.
+ccxt hands numbers out as floats: `Decimal(repr(x))` gives back the digits that the exchange sent.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from agents.core.errors import DataError, NotFinite
+from agents.core.events import UNSTAMPED, Bar, BookSnapshot, Fill, Level, Trade
+from agents.core.instruments import TIMEFRAMES, ZERO, Currency, Instrument, Side, Symbol
+from agents.core.orders import OrderId, OrderState
+
+MS = 1_000_000
+_SIDES = {"buy": Side.BUY, "sell": Side.SELL}
+DECIMAL_PLACES, SIGNIFICANT_DIGITS, TICK_SIZE = 2, 3, 4
+"""ccxt's precision modes."""
+FINEST = Decimal("1e-8")
+"""Grid assumed where an exchange states none."""
+
+Raw = Mapping[str, Any]
+
+
+def number(value: Any, what: str) -> Decimal:
+    """An exact, finite number; raises NotFinite for None, NaN and infinities."""
+    if value is None or isinstance(value, bool):
+        raise NotFinite(f"{what}_missing")
+    try:
+        exact = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+    except (InvalidOperation, TypeError, ValueError) as error:
+        raise NotFinite(f"{what}_not_a_number") from error
+    if not exact.is_finite():
+        raise NotFinite(f"{what}_not_finite")
+    return exact
+
+
+def positive(value: Any, what: str) -> Decimal:
+    """As `number`, and above zero."""
+    exact = number(value, what)
+    if exact <= 0:
+        raise DataError(f"{what}_not_positive")
+    return exact
+
+
+def market_time(raw: Raw, otherwise: int) -> int:
+    """The structure's exchange time in nanoseconds, or `otherwise` where the exchange sends none."""
+    stamp = raw.get("timestamp")
+    return int(stamp) * MS if isinstance(stamp, int | float) and stamp > 0 else otherwise
+
+
+def parse_trade(raw: Raw, symbol: Symbol, otherwise: int, tick_rule: Side | None = None) -> Trade:
+    """One public print. `tick_rule` stands in for the aggressor's side where the exchange does not tell it."""
+    side = _SIDES.get(raw.get("side") or "", tick_rule)
+    if side is None:
+        raise DataError("side_missing")
+    price, quantity = positive(raw.get("price"), "price"), positive(raw.get("amount"), "quantity")
+    time = market_time(raw, otherwise)
+    return Trade(UNSTAMPED, symbol, time, str(raw.get("id") or f"t{time}"), price, quantity, side)
+
+
+class Levels:
+    """Exact price levels by their float pair, remembered: most levels of a book repeat from one update to the next."""
+
+    def __init__(self, keep: int = 50_000) -> None:
+        self._keep = keep
+        self._known: dict[tuple[float, float], Level] = {}
+
+    def top(self, side: Sequence[Sequence[float]], depth: int, worse: int) -> tuple[Level, ...]:
+        """The best `depth` levels, copied; raises DataError for a level that cannot be.
+
+        `worse` is the direction in which prices get worse: -1 for bids, 1 for asks.
+        """
+        known, last = self._known, None
+        out = []
+        for level in side[:depth]:
+            pair = (level[0], level[1])
+            exact = known.get(pair)
+            if last is not None and (pair[0] - last) * worse <= 0:
+                raise DataError("levels_unsorted")
+            last = pair[0]
+            if exact is None:
+                exact = (positive(pair[0], "price"), positive(pair[1], "quantity"))
+                if len(known) >= self._keep:
+                    known.clear()
+                known[pair] = exact
+            out.append(exact)
+        return tuple(out)
+
+
+def parse_book(raw: Raw, symbol: Symbol, depth: int, otherwise: int, levels: Levels) -> BookSnapshot:
+    """The top of a book, best first. An empty side is a fact; an unsorted one is refused."""
+    bids, asks = levels.top(raw["bids"], depth, -1), levels.top(raw["asks"], depth, 1)
+    return BookSnapshot(UNSTAMPED, symbol, market_time(raw, otherwise), bids, asks)
+
+
+def parse_candle(row: Sequence[Any], symbol: Symbol, timeframe: str) -> Bar:
+    """One closed candle [open time in ms, open, high, low, close, volume]."""
+    if timeframe not in TIMEFRAMES:
+        raise DataError(f"timeframe_{timeframe}_unknown")
+    if row[0] is None:
+        raise NotFinite("time_missing")
+    o, h, lo, c = (positive(value, name) for value, name in zip(row[1:5], ("open", "high", "low", "close"), strict=True))
+    if not lo <= min(o, c) <= max(o, c) <= h:
+        raise DataError("candle_inconsistent")
+    volume = number(row[5] if row[5] is not None else 0, "volume")
+    if volume < 0:
+        raise DataError("volume_negative")
+    return Bar(UNSTAMPED, symbol, int(row[0]) * MS, timeframe, o, h, lo, c, volume)
+
+
+def parse_instrument(market: Raw, precision_mode: int, price: Decimal | None = None) -> Instrument:
+    """Grid, bounds and fees of one spot market. `price` resolves precisions that are given in significant digits."""
+    precision, limits = market.get("precision") or {}, market.get("limits") or {}
+    amount, cost, prices = (limits.get(name) or {} for name in ("amount", "cost", "price"))
+    stated: dict[str, Any] = {}
+    for name in ("maker", "taker"):
+        if market.get(name) is not None:
+            stated[f"{name}_fee"] = number(market[name], name)
+    for name, source, key in (
+        ("min_quantity", amount, "min"), ("max_quantity", amount, "max"),
+        ("min_notional", cost, "min"), ("max_notional", cost, "max"),
+    ):  # fmt: skip
+        if source.get(key):
+            stated[name] = number(source[key], name)
+    return Instrument(
+        symbol=Symbol(market["symbol"]),
+        base=Currency(market["base"]),
+        quote=Currency(market["quote"]),
+        tick=_step(precision.get("price"), precision_mode, price) or _or_finest(prices.get("min")),
+        lot=_step(precision.get("amount"), precision_mode, None) or _or_finest(amount.get("min")),
+        **stated,
+    )
+
+
+def _step(precision: Any, mode: int, price: Decimal | None) -> Decimal | None:
+    if precision is None:
+        return None
+    value = number(precision, "precision")
+    if mode == TICK_SIZE:
+        return value if value > 0 else None
+    if mode == SIGNIFICANT_DIGITS:
+        return Decimal(1).scaleb(price.adjusted() + 1 - int(value)) if price is not None else None
+    return Decimal(1).scaleb(-int(value))
+
+
+def _or_finest(value: Any) -> Decimal:
+    return number(value, "limit") if value else FINEST
+
+
+@dataclass(frozen=True, slots=True)
+class OrderView:
+    """What one answer says about one order. None means unknown, never zero."""
+
+    venue_order_id: str
+    order_id: str
+    symbol: str
+    status: str | None
+    filled: Decimal | None
+    quantity: Decimal | None
+    reason: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """Whether the answer says nothing at all, as ccxt's reading of an empty body does."""
+        return not self.venue_order_id and self.status is None
+
+    @property
+    def state(self) -> OrderState | None:
+        """The house's name for the status, or None when the answer does not tell."""
+        match self.status:
+            case "open":
+                return OrderState.PARTIAL if self.filled else OrderState.OPEN
+            case "closed":
+                return OrderState.FILLED
+            case "canceled":
+                return OrderState.CANCELED
+            case "expired":
+                return OrderState.EXPIRED
+            case "rejected":
+                return OrderState.REJECTED
+            case "canceling":
+                return OrderState.CANCELING
+        return None
+
+
+def parse_order(raw: Any) -> OrderView:
+    """An order structure; anything that is no mapping counts as an empty answer."""
+    if not isinstance(raw, Mapping):
+        return OrderView("", "", "", None, None, None)
+    filled, quantity = (number(raw[key], key) if raw.get(key) is not None else None for key in ("filled", "amount"))
+    info = raw.get("info")
+    reason = str(info.get("status") or "") if isinstance(info, Mapping) else ""
+    text = [str(raw.get(key) or "") for key in ("id", "clientOrderId", "symbol")]
+    return OrderView(text[0], text[1], text[2], raw.get("status") or None, filled, quantity, reason)
+
+
+def parse_fees(raw: Raw) -> list[tuple[Currency, Decimal]]:
+    """What an own trade cost, by currency; empty when the exchange does not say."""
+    found: dict[Currency, Decimal] = {}
+    for fee in raw.get("fees") or [raw.get("fee") or {}]:
+        if fee and fee.get("cost") is not None and fee.get("currency"):
+            currency = Currency(fee["currency"])
+            found[currency] = found.get(currency, ZERO) + number(fee["cost"], "fee")
+    return list(found.items())
+
+
+def parse_fill(raw: Raw, order_id: OrderId, quote: Currency) -> Fill:
+    """One own execution. A fee in a second currency is left out here; `parse_fees` has them all."""
+    side = _SIDES.get(raw.get("side") or "")
+    if side is None:
+        raise DataError("side_missing")
+    if not raw.get("id"):
+        raise DataError("trade_id_missing")
+    fees = parse_fees(raw)
+    currency, fee = fees[0] if fees else (quote, ZERO)
+    return Fill(
+        stamp=UNSTAMPED,
+        symbol=Symbol(raw["symbol"]),
+        time=market_time(raw, 0),
+        order_id=order_id,
+        trade_id=str(raw["id"]),
+        side=side,
+        price=positive(raw.get("price"), "price"),
+        quantity=positive(raw.get("amount"), "quantity"),
+        fee=fee,
+        fee_currency=currency,
+        maker=raw.get("takerOrMaker") == "maker",
+    )
+
+
+def parse_balances(raw: Raw) -> dict[Currency, tuple[Decimal, Decimal]]:
+    """(total, free) of every currency the account holds or has held."""
+    totals, frees = raw.get("total") or {}, raw.get("free") or {}
+    out = {}
+    for code, total in totals.items():
+        if total is not None:
+            out[Currency(code)] = (number(total, "total"), number(frees.get(code) if frees.get(code) is not None else total, "free"))
+    return out
