@@ -17,7 +17,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TEST_JOBS ?= 2
 ARGS ?=
 
-.PHONY: setup setup-dev run test check bench-setup bench clean
+.PHONY: setup setup-dev run test check schema bench-setup bench clean
 .SILENT:
 
 setup: $(VENV)/.stamp-run
@@ -64,6 +64,10 @@ test: $(VENV)/.stamp-dev
 check: $(VENV)/.stamp-dev
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+
+# The published schema, after a setting was changed.
+schema: $(VENV)/.stamp-run
+	$(PY) -m daemon config-schema >docs/config.schema.json
 
 bench-setup: $(VENV)/.stamp-bench
 

@@ -135,7 +135,7 @@ class Risk(Section):
     net: Fraction = Field(1.0, description="Largest net position, as a fraction of equity.")
     turnover_cost_bps: float = Field(10.0, ge=0, le=1000, description="What a change of position is taken to cost, in basis points.")
     price_collar: Fraction = Field(0.02, gt=0, description="No order further than this fraction from the mark price.")
-    max_open_orders: int = Field(200, ge=1, le=10_000, description="Most orders that may rest at one time, all symbols together.")
+    max_open_orders: int = Field(100, ge=1, le=10_000, description="Most orders that may rest at one time, all symbols together.")
     max_orders_per_second: Positive = Field(20.0, description="Most new orders and amendments a second, all symbols together.")
     drawdown_warn: Fraction = Field(0.05, description="Fall from the equity's peak at which the operator is warned.")
     drawdown_stop: Fraction = Field(0.10, description="Fall from the peak at which no new risk is taken.")
@@ -167,7 +167,7 @@ class ReinforcementLearning(Section):
         (256, 256), description="Units of the hidden layers of actors and critics."
     )
     update_to_data: float = Field(1.0, gt=0, le=4, description="Updates per new row; above 4 the critics overfit to few rows.")
-    min_rows: int = Field(256, ge=1, description="Rows an agent must have seen before its first update.")
+    min_rows: int = Field(32, ge=1, description="Rows an agent must have seen before its first update.")
     publish_every_s: Positive = Field(15.0, description="Seconds between two offers of new weights.")
     exploration: Fraction = Field(
         0.1,
@@ -178,16 +178,13 @@ class ReinforcementLearning(Section):
 
 
 class Agents(Section):
-    """Which agents speak, and how often (market seconds)."""
+    """Which agents speak. Three of them speak when their bar closes: long-term hourly, short-term and risk each minute."""
 
     enabled: Annotated[tuple[Agent, ...], BeforeValidator(_words), AfterValidator(_distinct), Field(min_length=1)] = Field(
         ("long_term", "short_term", "market_making", "risk"), description="The agents that take part."
     )
     prior: Literal["analytic", "none"] = Field("analytic", description="What action 0 means: the analytic prior, or nothing (plain SAC).")
-    long_term_s: Positive = Field(3600.0, description="Cadence of the long-term agent: each one-hour bar.")
-    short_term_s: Positive = Field(60.0, description="Cadence of the short-term agent: each one-minute bar.")
-    market_making_s: Positive = Field(5.0, description="Cadence at which the market maker learns; it requotes in between.")
-    risk_s: Positive = Field(60.0, description="Cadence of the risk agent: each one-minute bar, and on risk events.")
+    market_making_s: Positive = Field(5.0, ge=1, description="Market seconds between two decisions of the market maker; it requotes in between.")
     requote_ms: int = Field(500, ge=1, le=60_000, description="Least real time between two requotes of one symbol.")
 
 
@@ -212,6 +209,12 @@ class Rehearsal(Section):
     balances: dict[str, Money] = Field({"USDT": Decimal(100_000)}, description="What the account holds at start, by currency.")
     data: Path | None = Field(None, description="A recorded tape to serve in place of the synthetic market.")
 
+    @field_validator("balances", mode="before")
+    @classmethod
+    def _capitals(cls, value: object) -> object:
+        """Environment variables are read in small letters."""
+        return {str(currency).upper(): amount for currency, amount in value.items()} if isinstance(value, dict) else value
+
     @field_validator("data")
     @classmethod
     def _there(cls, value: Path | None) -> Path | None:
@@ -224,9 +227,10 @@ class Feed(Section):
     """Market data: how much of it, and when it is too old to act on."""
 
     stale_after_s: Positive = Field(10.0, description="A book older than this takes no new risk.")
-    rebuild_after_s: Positive = Field(20.0, description="A stream silent for this long is torn down and dialled again.")
+    book_silence_s: Positive = Field(3.0, description="A book stream silent for this long is torn down and dialled again.")
+    trade_silence_s: Positive = Field(15.0, description="The same for the trades of all symbols together.")
+    poll_s: Positive = Field(1.0, description="Pause between two requests where an exchange has no stream for something.")
     depth: int = Field(20, ge=5, le=100, description="Book levels kept on each side.")
-    history_days: int = Field(120, ge=1, le=1000, description="Days of bars fetched at start, to warm the features up.")
     reload_markets_h: Positive = Field(24.0, description="Hours between two reloads of the exchange's filters and fees.")
 
 
@@ -274,7 +278,7 @@ class Settings(BaseSettings):
     exchange: Exchange = Field(Exchange(), description="Which market we trade on, and how it is reached.")
     capital: Capital = Field(Capital(), description="How much money this instance may use.")
     risk: Risk = Field(Risk(), description="Hard limits.")
-    agents: Agents = Field(Agents(), description="Which agents speak, and how often.")
+    agents: Agents = Field(Agents(), description="Which agents speak.")
     reinforcement_learning: ReinforcementLearning = Field(ReinforcementLearning(), description="How the agents learn.")
     paper: Paper = Field(Paper(), description="How simulated fills are made.")
     rehearsal: Rehearsal = Field(Rehearsal(), description="The built-in local exchange.")

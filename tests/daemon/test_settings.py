@@ -1,0 +1,259 @@
+import json
+from decimal import Decimal
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import SecretStr, ValidationError
+
+from agents.core.errors import ConfigError
+from agents.desk.limits import Limits
+from daemon.settings import SECRETS, Risk, Settings, known_exchanges
+from daemon.sources import load
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no config.yaml of the repository
+
+
+def given_file(tmp_path, text):
+    path = tmp_path / "given.yaml"
+    path.write_text(text)
+    return path
+
+
+def loaded(tmp_path, text="", flags=None, **environ):
+    return load(given_file(tmp_path, text), flags or {}, {f"QUARTET__{name}": value for name, value in environ.items()}, tmp_path / "none")
+
+
+def refused(tmp_path, text="", flags=None, **environ):
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, text, flags, **environ)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_seed_keys_keep_their_names_and_defaults():
+    learning = Settings().reinforcement_learning
+    expected = {
+        "learning_rate": 3e-4, "batch_size": 256, "replay_buffer_size": 1_000_000, "gamma": 0.99, "tau": 0.005, "alpha": 0.2,
+        "automatic_entropy_tuning": True, "reward_scale": 5.0, "hidden_sizes": (256, 256),
+    }  # fmt: skip
+    assert {name: getattr(learning, name) for name in expected} == expected
+
+
+def test_risk_defaults_are_the_limits_own():
+    limits, renamed = Limits(), {"max_open_orders": "max_order_count"}
+    for name in Risk.model_fields:
+        assert getattr(Risk(), name) == getattr(limits, renamed.get(name, name)), name
+
+
+def test_layers_file_under_environment_under_flags(tmp_path):
+    text = "capital: {allocation: 1000}\nrisk: {position_cap: 0.1, gross: 0.5, net: 0.4}\n"
+    settings = loaded(tmp_path, text, {"risk": {"position_cap": 0.3}}, RISK__POSITION_CAP="0.15", RISK__GROSS="0.6")
+    assert (settings.risk.position_cap, settings.risk.gross, settings.risk.net) == (0.3, 0.6, 0.4)
+    assert settings.capital.allocation == Decimal(1000)
+
+
+def test_config_yaml_of_the_working_folder_is_read(tmp_path):
+    (tmp_path / "config.yaml").write_text("instance: mine\n")
+    assert load(None, {}, {}).instance == "mine"
+
+
+def test_the_shipped_file_says_what_the_defaults_say():
+    shipped = load(ROOT / "config.yaml", {}, {})
+    assert shipped.public() == Settings().public()
+
+
+@pytest.mark.parametrize("text", ["3e-4", "'3e-4'", "3.0E-4", "0.0003"])
+def test_a_learning_rate_may_be_written_as_people_write_it(tmp_path, text):
+    assert loaded(tmp_path, f"reinforcement_learning: {{learning_rate: {text}}}").reinforcement_learning.learning_rate == 3e-4
+
+
+def test_yaml_words_stay_words(tmp_path):
+    assert loaded(tmp_path, "http: {port: off}").http.port == "off"
+    assert loaded(tmp_path, "http: {port: 8088}").http.port == 8088
+    assert loaded(tmp_path, "exchange:\npaper: {maker_fee_bps: null}").paper.maker_fee_bps is None
+
+
+def test_environment_lists_are_json_or_words(tmp_path):
+    assert loaded(tmp_path, EXCHANGE__SYMBOLS='["BTC/USDT", "ETH/USDT"]').exchange.symbols == ("BTC/USDT", "ETH/USDT")
+    assert loaded(tmp_path, EXCHANGE__SYMBOLS="BTC/USDT, ETH/USDT").exchange.symbols == ("BTC/USDT", "ETH/USDT")
+    assert loaded(tmp_path, REINFORCEMENT_LEARNING__HIDDEN_SIZES="[64, 64]").reinforcement_learning.hidden_sizes == (64, 64)
+    assert loaded(tmp_path, REHEARSAL__BALANCES__USDT="50000").rehearsal.balances == {"USDT": Decimal(50000)}
+
+
+def test_an_empty_variable_is_not_set(tmp_path):
+    assert loaded(tmp_path, RISK__POSITION_CAP="", INSTANCE=" ").risk.position_cap == 0.2
+
+
+def test_null_takes_a_value_back(tmp_path):
+    assert loaded(tmp_path, "paper: {maker_fee_bps: 3}", PAPER__MAKER_FEE_BPS="null").paper.maker_fee_bps is None
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("risk: {positon_cap: .3}", ["given.yaml", "risk.positon_cap", "nearest is risk.position_cap"]),
+        ("risk: {alpha: .3}", ["risk.alpha", "reinforcement_learning.alpha"]),
+        ("riks: {position_cap: .3}", ["no setting riks", "nearest is risk"]),
+        ("qqq: 1", ["no setting qqq", "exchange"]),
+        ("risk: {position_cap: 1.5}", ["risk.position_cap 1.5", "less than or equal to 1", "given.yaml"]),
+        ("risk: {position_cap: .nan}", ["risk.position_cap"]),
+        ("risk: {position_cap: -0.1}", ["risk.position_cap -0.1"]),
+        ("capital: {allocation: nan}", ["capital.allocation"]),
+        ("capital: {allocation: 0}", ["capital.allocation", "greater than 0"]),
+        ("capital: {allocation: 1e6}", ["capital.allocation", "rehearsal.balances"]),
+        ("exchange: binance", ["exchange is a section", "exchange.id"]),
+        ("exchange: {id: binanse}", ["exchange.id", "'binanse'", "nearest is binance"]),
+        ("exchange: {symbols: []}", ["exchange.symbols"]),
+        ("exchange: {symbols: [BTCUSDT]}", ["'BTCUSDT'", "BASE/QUOTE"]),
+        ("exchange: {symbols: ['BTC/USDT:USDT']}", ["derivative", "BTC/USDT"]),
+        ("exchange: {symbols: [BTC/EUR]}", ["exchange.symbols", "BTC/EUR", "capital.quote"]),
+        ("exchange: {symbols: [BTC/USDT, BTC/USDT]}", ["listed twice"]),
+        ("exchange: {base_url: 'http://10.0.0.1'}", ["exchange.base_url", "loopback", "https"]),
+        ("exchange: {base_url: 'ftp://localhost'}", ["exchange.base_url", "not the address"]),
+        ("exchange: {base_url: 'https://me:pw@host'}", ["must not carry"]),
+        ("exchange: {ca_file: /no/such.pem}", ["exchange.ca_file", "/no/such.pem"]),
+        ("rehearsal: {data: /no/such}", ["rehearsal.data", "/no/such"]),
+        ("risk: {drawdown_warn: .5}", ["drawdown_warn", "drawdown_stop"]),
+        ("reinforcement_learning: {update_to_data: 5}", ["update_to_data", "less than or equal to 4"]),
+        ("reinforcement_learning: {hidden_sizes: [0]}", ["hidden_sizes"]),
+        ("agents: {enabled: [long_term, fast]}", ["agents.enabled.1 'fast'", "market_making"]),
+        ("http: {host: 0.0.0.0}", ["http.host", "loopback"]),
+        ("http: {port: 70000}", ["http.port 70000", "65535"]),
+        ("instance: UPPER", ["instance 'UPPER'"]),
+        ("mode: dream", ["mode 'dream'", "'paper' or 'live'"]),
+        ("a: 1\na: 2", ["line 2", "stands twice"]),
+        ("risk: [1", ["not valid YAML"]),
+        ("- risk", ["must hold sections"]),
+        ("exchange: {secret: abc}", ["exchange.secret", "QUARTET__EXCHANGE__SECRET", "_FILE"]),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_sentence_with_the_field_and_the_mend(tmp_path, text, parts):
+    sentence = refused(tmp_path, text)
+    assert [part for part in parts if part not in sentence] == [], sentence
+
+
+def test_a_secret_in_a_file_is_never_repeated(tmp_path):
+    assert "hunter2" not in refused(tmp_path, "exchange: {password: hunter2}")
+
+
+def test_errors_name_the_variable_or_the_command_line(tmp_path):
+    assert "(from QUARTET__RISK__POSITION_CAP)" in refused(tmp_path, RISK__POSITION_CAP="two")
+    assert "QUARTET__RISK__POSITON_CAP: there is no setting" in refused(tmp_path, RISK__POSITON_CAP="0.1")
+    assert "QUARTET__EXCHANGE__SYMBOLS: is not valid JSON" in refused(tmp_path, EXCHANGE__SYMBOLS='["BTC/USDT"')
+    assert "(from the command line)" in refused(tmp_path, flags={"risk": {"position_cap": 7}})
+    assert "only one of the two" in refused(tmp_path, RISK="5", RISK__POSITION_CAP="0.1")
+
+
+def test_more_than_one_mistake_is_counted(tmp_path):
+    assert refused(tmp_path, "risk: {position_cap: 7, gross: 9}").endswith("(and 1 more)")
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
+def test_a_file_that_cannot_be_read(tmp_path, content):
+    path = tmp_path / "broken.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"broken\.yaml"):
+        load(path, {}, {})
+
+
+KEYS = {f"QUARTET__EXCHANGE__{name}": f"value-of-{name}" for name in ("API_KEY", "SECRET", "PASSWORD")}
+
+
+def test_keys_are_read_in_live_mode_only(tmp_path):
+    paper = load(given_file(tmp_path, ""), {}, KEYS, tmp_path)
+    assert [getattr(paper.exchange, name) for name in SECRETS] == [None, None, None]
+    assert "value-of" not in repr(vars(paper))
+    live = load(given_file(tmp_path, ""), {"mode": "live"}, KEYS, tmp_path)
+    assert live.secrets() == ("value-of-API_KEY", "value-of-SECRET", "value-of-PASSWORD")
+
+
+def test_keys_come_from_variables_before_files_before_the_platform(tmp_path):
+    named, systemd, docker = tmp_path / "named", tmp_path / "systemd", tmp_path / "docker"
+    for folder in (systemd, docker):
+        folder.mkdir()
+        for name in SECRETS:
+            (folder / f"exchange_{name}").write_text(f"{folder.name}-{name}\n")
+    (systemd / "exchange_password").unlink()
+    named.write_text(" from-named \n")
+    environ = {"QUARTET__EXCHANGE__API_KEY_FILE": str(named), "CREDENTIALS_DIRECTORY": str(systemd)}
+    settings = load(given_file(tmp_path, ""), {"mode": "live"}, environ, docker)
+    assert settings.secrets() == ("from-named", "systemd-secret", "docker-password")
+    settings = load(given_file(tmp_path, ""), {"mode": "live"}, environ | {"QUARTET__EXCHANGE__API_KEY": "direct"}, docker)
+    assert settings.secrets()[0] == "direct"
+
+
+@pytest.mark.parametrize("content", [None, "", "  \n"])
+def test_a_secret_file_must_hold_one(tmp_path, content):
+    path = tmp_path / "key"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match="QUARTET__EXCHANGE__SECRET_FILE"):
+        load(given_file(tmp_path, ""), {"mode": "live"}, {"QUARTET__EXCHANGE__SECRET_FILE": str(path)}, tmp_path)
+
+
+def test_secrets_show_nowhere(tmp_path):
+    settings = load(given_file(tmp_path, ""), {"mode": "live"}, KEYS, tmp_path)
+    assert isinstance(settings.exchange.secret, SecretStr)
+    shown = repr(settings) + str(settings) + json.dumps(settings.public()) + settings.model_dump_json()
+    assert "value-of" not in shown
+
+
+def test_the_tree_is_frozen():
+    settings = Settings()
+    with pytest.raises(ValidationError):
+        settings.risk.position_cap = 1.0  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        settings.mode = "live"  # type: ignore[misc]
+
+
+def test_public_is_itself_a_configuration(tmp_path):
+    assert loaded(tmp_path, json.dumps(Settings().public())).public() == Settings().public()
+
+
+def test_every_field_has_a_sentence():
+    schema = Settings.model_json_schema()
+    for model in (schema, *schema["$defs"].values()):
+        for name, field in model["properties"].items():
+            target = schema["$defs"].get(field.get("$ref", "").rsplit("/", 1)[-1], {})
+            assert (field.get("description") or target.get("description", "")).endswith("."), name
+
+
+def test_the_published_schema_is_current():
+    published = json.loads((ROOT / "docs" / "config.schema.json").read_text())
+    assert published == json.loads(json.dumps(Settings.model_json_schema())), "run: make schema"
+
+
+def test_ccxt_ids_are_known_without_importing_it():
+    known = known_exchanges()
+    assert known[0] == "rehearsal"
+    assert {"binance", "kraken", "okx", "coinbase"} <= set(known)
+
+
+values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+trees = st.dictionaries(
+    st.sampled_from(["risk", "exchange", "http", "paper", "instance", "rehearsal", "x"]),
+    values | st.lists(values, max_size=2) | st.dictionaries(st.sampled_from(["gross", "symbols", "port", "data", "y"]), values, max_size=2),
+    max_size=3,
+)
+
+
+@given(trees)
+@example({"exchange": {"symbols": None}})
+def test_whatever_is_written_it_loads_or_is_refused_in_one_line(tree):
+    with NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(tree, file)
+        file.flush()
+        try:
+            load(Path(file.name), {}, {})
+        except ConfigError as error:
+            assert str(error).strip()
