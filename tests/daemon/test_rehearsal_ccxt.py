@@ -130,7 +130,7 @@ async def test_candles_agree_between_timeframes(client: Client) -> None:
         inside = [minutes[t] for t in range(time, time + 3_600_000, 60_000)]
         assert opened == inside[0][1] and close == inside[-1][4]
         assert high == max(row[2] for row in inside) and low == min(row[3] for row in inside)
-        assert volume == pytest.approx(sum(row[5] for row in inside), rel=1e-6)
+        assert volume == pytest.approx(sum(row[5] for row in inside), rel=1e-4)
 
 
 async def test_120_days_of_history(client: Client) -> None:
@@ -335,7 +335,8 @@ async def test_orders_over_the_websocket_api(client: Client) -> None:
     moved = await soon(client.edit_order_ws(placed["id"], SYMBOL, "limit", "buy", 0.01, bid * 0.91))
     gone = await soon(client.cancel_order_ws(moved["id"], SYMBOL))
     assert gone["status"] == "canceled"
-    assert (await soon(client.fetch_balance_ws()))["USDT"]["total"] > 0
+    balances = (await soon(client.fetch_balance_ws()))["info"]["balances"]
+    assert float(next(row["free"] for row in balances if row["asset"] == "USDT")) > 0
     assert await soon(client.fetch_my_trades_ws(SYMBOL)) is not None
     assert len(await soon(client.fetch_ohlcv_ws(SYMBOL, "1m", limit=5))) == 5
 
@@ -349,7 +350,7 @@ async def test_refusals_of_orders(client: Client) -> None:
     cases: list[tuple[dict[str, Any], str, str]] = [
         ({"newClientOrderId": "twice"}, "-2010", "Duplicate order sent."),
         ({"quantity": "100"}, "-2010", "Account has insufficient balance for requested action."),
-        ({"price": f"{bid * 0.9:.8f}"}, "-1013", "Filter failure: PRICE_FILTER"),
+        ({"price": f"{bid * 0.9:.2f}1"}, "-1013", "Filter failure: PRICE_FILTER"),
         ({"price": "1.00"}, "-1013", "Filter failure: PERCENT_PRICE_BY_SIDE"),
         ({"quantity": "0.00000001"}, "-1013", "Filter failure: LOT_SIZE"),
         ({"quantity": "0.00001"}, "-1013", "Filter failure: NOTIONAL"),
@@ -395,5 +396,7 @@ async def test_refusals_of_access(connect: Callable[..., Client]) -> None:
     with pytest.raises(errors.InvalidNonce, match="-1021"):
         await early.fetch_balance()
     over_websocket = connect(secret="x" * 64)
-    with pytest.raises(errors.BaseError):
+    await over_websocket.load_markets()
+    with pytest.raises((errors.AuthenticationError, KeyError)) as refusal:  # ccxt trips over its own cleaning up
         await soon(over_websocket.watch_orders(SYMBOL))
+    assert "-1022" in str(refusal.value.__context__ or refusal.value)
