@@ -102,6 +102,14 @@ def test_inventory_is_wished_for_only_as_far_as_it_was_granted() -> None:
     assert book.wished_trades(BTC, {"market_making": 0.1}, 0.1, D(1010), MARKS[BTC]) == ()
 
 
+def test_the_rounding_of_floats_is_nobodys_wish() -> None:
+    book, mark, equity = Attribution(USDT), D("0.1234567"), D("98765.4321")
+    book.apply(fill(Side.BUY, "0.12", "123456.7891"), (("market_making", 1.0),), {})
+    kept = book.inventory({BTC: mark}, equity)[BTC]
+    assert D(repr(kept)) * equity / mark != book.position("market_making", BTC)
+    assert book.wished_trades(BTC, {"market_making": kept}, kept, equity, mark) == ()
+
+
 agents = st.sampled_from((*ORDER, "stranger"))
 shares = st.lists(st.tuples(agents, st.floats(-50, 50, allow_nan=False)), max_size=5)
 fills = st.builds(

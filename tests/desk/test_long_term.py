@@ -86,3 +86,9 @@ def test_rows_do_not_touch_each_other() -> None:
     both = LongTerm().propose(observed("long_term", rows=2, macd_z_8_24=[0.2, 2.0]), act(0.3, -0.2, 0.5, 0.1, rows=2))
     assert both[0] == propose(0.3, -0.2, 0.5, 0.1, macd_z_8_24=0.2)
     assert both[1].exposure == propose(0.3, -0.2, 0.5, 0.1, macd_z_8_24=2.0).exposure
+
+
+def test_a_full_action_is_the_whole_reach() -> None:
+    assert [propose(0, a, 0.3, 0).precision for a in (-1, 0, 1)] == [0.25, 1.0, 4.0]
+    stops = [propose(0, 0.3, 0, a).stop_distance for a in (-1, 0, 1)]
+    assert stops == pytest.approx([0.009, 0.018, 0.036], rel=1e-6)

@@ -40,11 +40,13 @@ class Desk:
             self.ledger.apply(Listing(UNSTAMPED, Instrument(symbol, Currency(symbol[:3]), USDT, D("0.01"), D("0.0001"))))
         self._fills = 0
 
-    def fill(self, quantity: str, price: str, fee: str = "0", owner: str | None = None, symbol: Symbol = SYMBOLS[0]) -> None:
+    def fill(
+        self, quantity: str, price: str, fee: str = "0", owner: str | None = None, symbol: Symbol = SYMBOLS[0], paid: Currency = USDT
+    ) -> None:
         self._fills += 1
         size = D(quantity)
         side = Side.BUY if size > 0 else Side.SELL
-        event = Fill(UNSTAMPED, symbol, 0, OrderId("q"), str(self._fills), side, D(price), abs(size), D(fee), USDT, True)
+        event = Fill(UNSTAMPED, symbol, 0, OrderId("q"), str(self._fills), side, D(price), abs(size), D(fee), paid, True)
         self.ledger.apply(event)
         self.attribution.apply(event, ((owner or self.agent, float(size)),), {})
 
@@ -130,6 +132,14 @@ def test_the_running_scale_finds_the_size_of_the_discounted_return() -> None:
     for _ in range(20_000):
         scale.update(SYMBOLS[0], float(rng.normal()) * 0.3, 1.0)
     assert scale.value == pytest.approx(0.3 / np.sqrt(1 - 0.81), rel=0.05)
+
+
+def test_returns_are_discounted_by_the_time_that_passed() -> None:
+    slow, fast = RunningScale(0.5), RunningScale(0.5)
+    for elapsed, scale in ((3.0, slow), (1.0, fast)):
+        scale.update(SYMBOLS[0], 1.0, 1.0)
+        scale.update(SYMBOLS[0], 1.0, elapsed)
+    assert slow.value < fast.value
 
 
 def test_silence_does_not_make_the_scale_vanish_nor_one_shock_own_it() -> None:
@@ -219,6 +229,40 @@ def test_the_market_maker_earns_its_spread_less_fee_and_markout() -> None:
     assert reward("99.9", "0", "100") > 0 > reward("99.9", "0", "99.8")
     assert reward("99.9", "0.05", "100") < reward("99.9", "0", "100")
     assert reward("99.9", "0.1", "100") == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_fee_in_a_third_currency_is_no_gift() -> None:
+    def reward(fee: str) -> float:
+        desk = Desk("short_term", rows=5)
+        prices = ("100", "100", "100", "100", "600")
+        desk.decide(0, *prices)
+        desk.fill("1", "100", fee, paid=Currency("BNB"))
+        return desk.decide(1, *prices)[0].reward
+
+    assert reward("0.001") < reward("0")
+
+
+def test_inventory_is_judged_against_the_wished_one() -> None:
+    def reward(action: float) -> float:
+        desk = Desk("market_making", inventory_aversion=0.0)
+        desk.fill("2", "100")
+        desk.decide(0, "100", action=action)
+        return desk.reward(1, "100")
+
+    assert reward(1.0) == pytest.approx(-5 * (0.02 - 0.025) ** 2, rel=0.2)
+    assert reward(0.0) < reward(1.0)
+
+
+def test_risk_is_charged_by_the_volatility_that_the_marks_showed() -> None:
+    def last(wild: str) -> float:
+        desk = Desk("short_term", alias=0.0)
+        desk.fill("10", "100")
+        for step in range(40):
+            desk.decide(step, wild if step % 2 else "100")
+        desk.book.scales["short_term"] = RunningScale(0.99)
+        return desk.reward(40, wild)
+
+    assert last("103") < 5 * last("100.01") < 0.0
 
 
 def test_a_fill_is_marked_until_the_end_of_the_next_interval_and_no_longer() -> None:

@@ -35,6 +35,8 @@ def test_it_leans_against_the_gap_and_only_when_costs_are_covered() -> None:
     assert propose(0, 0, 0, 0, ou_gap=-0.002).tilt == 0.0
     assert propose(0, 0, 0, 0, ou_gap=-0.002, maker_fee=0.0).tilt > 0.0
     assert propose(0, 0, 0, 0, ou_kappa=0.0).tilt == 0.0
+    once = ShortTerm(ShortTermParams(cost_multiple=1.0))
+    assert propose(0, 0, 0, 0, ou_gap=-0.004).tilt == 0.0 < propose(0, 0, 0, 0, agent=once, ou_gap=-0.004).tilt
 
 
 def test_without_a_prior_it_is_plain() -> None:
