@@ -181,10 +181,10 @@ def backtest(
     _speak(settings)
     if not data.exists():
         raise ConfigError(f"--data: there is no file or folder {data}")
-    from daemon import session
+    from daemon import offline
 
     chosen = None if symbols is None else tuple(word.strip() for word in symbols.split(",") if word.strip())
-    _tell(session.backtest(settings, data, _moment("--from", start), _moment("--to", end), chosen), as_json)
+    _tell(offline.backtest(settings, data, _moment("--from", start), _moment("--to", end), chosen), as_json)
 
 
 def _moment(flag: str, text: str | None) -> int | None:
@@ -215,9 +215,9 @@ def exchange(
     """Run the rehearsal exchange alone: Binance's spot protocol on loopback, until Ctrl-C."""
     settings = _settings(config, _market_flags(symbols, None, data, speed, None), assignments)
     _speak(settings)
-    from daemon import session
+    from daemon import offline
 
-    _tell(_run(session.exchange(settings, port, lambda address: _tell(address, as_json))), as_json)
+    _tell(_run(offline.exchange(settings, port, lambda address: _tell(address, as_json))), as_json)
 
 
 @app.command(rich_help_panel=_LOOK)

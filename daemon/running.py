@@ -1,7 +1,8 @@
 """One session at work: the tasks that run side by side, how they end, and the closing account. Knows no mode."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import signal
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -11,9 +12,10 @@ from typing import Any, Protocol
 import structlog
 
 from agents.core.errors import TradingError, VenueError
-from agents.core.events import UNSTAMPED, Adjustment, Event, Flatten, Halt, Resume
-from agents.core.instruments import Currency
+from agents.core.events import UNSTAMPED, Adjustment, AdjustmentKind, Bar, Event, Flatten, Halt, Listing, Resume, Trade
+from agents.core.instruments import Currency, Instrument, Symbol
 from agents.desk import safety
+from agents.desk.limits import require_affordable
 from agents.engine import Effects, Engine
 from agents.market.observation import Experience
 from daemon import control
@@ -38,7 +40,7 @@ SETTLE_S = 20.0
 class Learner(Protocol):
     """The learning side as the session sees it: it can be dead, and nothing here waits for it."""
 
-    status: Mapping[str, Any]
+    status: dict[str, Any]
 
     def offer(self, experiences: Sequence[Experience]) -> None: ...
     async def run(self) -> None: ...
@@ -49,7 +51,7 @@ class Account(Venue, Protocol):
     """A venue whose account can be asked."""
 
     async def balances(self) -> Mapping[Currency, Decimal]: ...
-    async def settle(self, timeout_s: float) -> None: ...
+    async def settle(self, timeout_s: float) -> bool: ...
     async def close(self) -> None: ...
 
 
@@ -65,7 +67,7 @@ class Parts:
     learner: Learner
     status: Status
     opening: Sequence[Adjustment]
-    watchers: Sequence[Callable[[], Awaitable[None]]]
+    watchers: Sequence[Callable[[], Coroutine[Any, Any, None]]]
     stop: asyncio.Event
 
 
@@ -112,9 +114,23 @@ def _tasks(parts: Parts, show: Callable[[dict[str, Any]], None] | None) -> list[
 
 async def _pump(parts: Parts) -> None:
     """The venue's facts to the door; a feed that ends, ends the session."""
+    unpriced: dict[Symbol, Instrument] = {}
     async for event in parts.venue.events():
+        if isinstance(event, Listing):
+            unpriced[event.instrument.symbol] = event.instrument
+            _require_affordable(parts, event.instrument, None)
+        elif unpriced and isinstance(event, Bar | Trade) and event.symbol in unpriced:
+            price = event.close if isinstance(event, Bar) else event.price
+            _require_affordable(parts, unpriced.pop(event.symbol), price)
         await parts.door.put(event)
     parts.stop.set()
+
+
+def _require_affordable(parts: Parts, instrument: Instrument, price: Decimal | None) -> None:
+    """Before anything is decided: raises ConfigError for a symbol whose smallest order is above the position cap."""
+    capital = sum((a.amount for a in parts.opening if a.kind is AdjustmentKind.CAPITAL), Decimal(0))
+    marks = {instrument.symbol: price} if price is not None else {}
+    require_affordable({instrument.symbol: instrument}, marks, capital, parts.engine.config.limits)
 
 
 async def _guarded_drive(parts: Parts) -> None:
@@ -159,7 +175,7 @@ async def _wind_down(parts: Parts) -> Mapping[Currency, Decimal] | None:
     except (VenueError, TimeoutError) as error:
         log.error("venue_unreachable_at_the_end", error=str(error))
         return None
-    return differences(engine.ledger.balances, theirs)
+    return {found.currency: abs(found.amount) for found in differences(engine.ledger.balances, theirs)}
 
 
 async def _sync(journal: Journal) -> None:
@@ -208,3 +224,10 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]
     return found
+
+
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """Ctrl-C and SIGTERM end a session in order."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)

@@ -25,7 +25,7 @@ class SegmentWriter:
     """Appends facts to segments in `folder`. Not thread-safe, but `sync` may run in another thread."""
 
     def __init__(self, folder: Path, segment_bytes: int) -> None:
-        self._folder, self._segment_bytes = folder, segment_bytes
+        self.folder, self._segment_bytes = folder, segment_bytes
         self._tail: list[bytes] = []
         self._file: Any = None
         self._size = 0
@@ -48,13 +48,13 @@ class SegmentWriter:
         block = b"\n".join(self._tail) + b"\n"
         try:
             if self._file is None:
-                self._file = open(self._folder / f"{seq:012d}.jsonl", "ab", buffering=0)  # noqa: SIM115 - lives over many calls
+                self._file = open(self.folder / f"{seq:012d}.jsonl", "ab", buffering=0)  # noqa: SIM115 - lives over many calls
             written = self._file.write(block)
             if written != len(block):
                 raise OSError(28, "No space left on device")
         except OSError as error:
             raise RecordFailed(
-                f"{self._folder} cannot be written ({error.strerror}): free disk space or fix its rights, then start again"
+                f"{self.folder} cannot be written ({error.strerror}): free disk space or fix its rights, then start again"
             ) from error
         self._tail.clear()
         self._size += len(block)

@@ -8,8 +8,7 @@
 
 import asyncio
 import platform
-import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -22,10 +21,8 @@ import structlog
 from agents.core.errors import ConfigError
 from agents.core.events import Adjustment
 from agents.core.instruments import NS, Currency, Symbol
-from agents.desk.limits import Limits
-from agents.engine import Engine, EngineConfig
+from agents.engine import Engine
 from agents.market.exchange import SimulatedExchange
-from agents.market.frictions import Frictions
 from daemon import opening
 from daemon.door import Door
 from daemon.errors import Unsafe
@@ -33,13 +30,17 @@ from daemon.exchange_process import RehearsalExchange, rehearsal_exchange
 from daemon.journal import Journal
 from daemon.learner import LearnerClient
 from daemon.publish.http import Bounds, serve
-from daemon.running import Account, Parts, run
+from daemon.recording import tape_feed
+from daemon.running import Account, Parts, run, stop_on_signals
+from daemon.segments import SegmentWriter
 from daemon.settings import Settings
 from daemon.state_folder import held
 from daemon.status import Status
-from daemon.venues.ccxt import CcxtFeed, CcxtVenue
-from daemon.venues.client import ExchangeOptions, dials_loopback
+from daemon.venues.ccxt import CcxtVenue
+from daemon.venues.client import ExchangeOptions, build_client, dials_loopback
+from daemon.venues.feed import CcxtFeed, FeedOptions
 from daemon.venues.simulated import SimulatedVenue
+from daemon.wiring import engine_config, frictions, learner_options
 
 log = structlog.get_logger()
 
@@ -60,8 +61,30 @@ async def trade(
                     "trading real money is not possible yet: it waits for recovery and reconciliation; use --paper, or the rehearsal exchange"
                 )
             parts = await _compose(settings, options, server, stack)
-            _stop_on_signals(parts.stop)
+            stop_on_signals(parts.stop)
             return await run(parts, duration, show)
+
+
+async def record(settings: Settings, out: Path, *, duration: float | None = None) -> dict[str, Any]:
+    """Write a live feed to tape segments in `out` until a signal or `duration`; no account, no orders."""
+    async with AsyncExitStack() as stack:
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        server = await stack.enter_async_context(_exchange(settings))
+        options, door, stop = _options(settings, server), Door(), asyncio.Event()
+        feed = _feed(settings, options, _symbols(settings, server), door.now)
+        stop_on_signals(stop)
+        return await tape_feed(feed.events(), door, SegmentWriter(out, settings.journal.segment_mb << 20), stop, duration, _ending(server, stop))
+
+
+def _ending(server: RehearsalExchange | None, stop: asyncio.Event) -> Callable[[], Coroutine[Any, Any, None]]:
+    """A watcher that ends the session where the rehearsal exchange's market ends."""
+
+    async def market_over() -> None:
+        if server is not None:
+            await server.watch()
+            stop.set()
+
+    return market_over
 
 
 @asynccontextmanager
@@ -76,13 +99,13 @@ async def _exchange(settings: Settings) -> AsyncIterator[RehearsalExchange | Non
         yield None
         return
     rehearsal = settings.rehearsal
-    arguments = ["--seed", str(rehearsal.seed), "--trade-rate", str(rehearsal.trade_rate)]
+    arguments = ["--seed", str(rehearsal.seed)]
     for currency, amount in rehearsal.balances.items():
         arguments += ["--balance", f"{currency}={amount}"]
     if rehearsal.data is not None:
         arguments += ["--data", str(rehearsal.data), "--speed", "1"]
     else:
-        arguments += ["--speed", str(rehearsal.speed), "--symbols", ",".join(chosen.symbols)]
+        arguments += ["--speed", str(rehearsal.speed), "--trade-rate", str(rehearsal.trade_rate), "--symbols", ",".join(chosen.symbols)]
     async with rehearsal_exchange(arguments, settings.state_dir / "rehearsal.log") as server:
         yield server
 
@@ -121,23 +144,17 @@ async def _compose(settings: Settings, options: ExchangeOptions, server: Rehears
     venue, adjustments, origin = await _venue(settings, options, server, feed, door.now)
     stack.push_async_callback(venue.close)
     journal = Journal(folder, _name(door.now()), door.now(), {}, settings.journal.segment_mb << 20)
-    config = _engine_config(settings, symbols, journal.epoch, real=not dials_loopback(options))
+    config = engine_config(settings, symbols, journal.epoch, _exploration(settings, options))
     journal.describe({"engine": asdict(config), "settings": settings.public(), "origin": origin, "versions": _versions()})
     engine = Engine(config)
-    learner = _learner(settings, config, door)
+    learner = LearnerClient(learner_options(settings, config), door.push, door.now)
     labels = {"mode": settings.mode, "exchange": settings.exchange.id, "instance": settings.instance, "quote": quote}
     status = Status(journal.name, labels, engine, door, lambda: learner.status)
     bounds = Bounds(settings.http.max_data_age_s, settings.http.max_decision_age_s)
     await stack.enter_async_context(serve(status.snapshot, bounds, settings.http.host, settings.http.port))
     stop = asyncio.Event()
-
-    async def market_over() -> None:
-        if server is not None:
-            await server.watch()
-            stop.set()
-
     log.info("session", session=journal.name, **labels, symbols=list(symbols), state=str(folder))
-    return Parts(folder, door, engine, journal, venue, learner, status, adjustments, [market_over], stop)
+    return Parts(folder, door, engine, journal, venue, learner, status, adjustments, [_ending(server, stop)], stop)
 
 
 async def _venue(settings: Settings, options: ExchangeOptions, server: RehearsalExchange | None, feed: CcxtFeed,
@@ -146,7 +163,7 @@ async def _venue(settings: Settings, options: ExchangeOptions, server: Rehearsal
     quote, allocation = Currency(settings.capital.quote), settings.capital.allocation
     match settings.mode:
         case "paper":
-            simulated = SimulatedExchange([], _frictions(settings), {quote: allocation})
+            simulated = SimulatedExchange([], frictions(settings), {quote: allocation})
             return SimulatedVenue(feed, simulated, clock), opening.fresh(quote, allocation, {quote: allocation}), ""
         case "live":
             venue = CcxtVenue(feed, options, clock, settings.instance)
@@ -158,33 +175,15 @@ async def _venue(settings: Settings, options: ExchangeOptions, server: Rehearsal
             return venue, opening.carried(quote, allocation, balances, left), origin
 
 
-def _engine_config(settings: Settings, symbols: tuple[Symbol, ...], epoch: int, *, real: bool) -> EngineConfig:
-    risk, learning, agents = settings.risk, settings.reinforcement_learning, settings.agents
-    limits = Limits(
-        cash_buffer=risk.cash_buffer, position_cap=risk.position_cap, gross=risk.gross, net=risk.net,
-        turnover_cost_bps=risk.turnover_cost_bps, price_collar=risk.price_collar, max_order_count=risk.max_open_orders,
-        max_orders_per_second=risk.max_orders_per_second, drawdown_warn=risk.drawdown_warn, drawdown_stop=risk.drawdown_stop,
-        drawdown_reduce=risk.drawdown_reduce, drawdown_flatten=risk.drawdown_flatten,
-    )  # fmt: skip
-    return EngineConfig(
-        instance=settings.instance, epoch=epoch, quote=settings.capital.quote, symbols=symbols, agents=agents.enabled, limits=limits,
-        prior=agents.prior, hidden_sizes=learning.hidden_sizes,
-        exploration=0.0 if settings.mode == "live" and real else learning.exploration,
-        reward_scale=learning.reward_scale, seed=learning.seed, market_making_cadence_s=agents.market_making_s,
-        requote_after_s=agents.requote_ms / 1000, stale_after_s=settings.feed.stale_after_s,
-    )  # fmt: skip
-
-
-def _frictions(settings: Settings) -> Frictions:
-    raise NotImplementedError
+def _exploration(settings: Settings, options: ExchangeOptions) -> float:
+    """Nobody experiments with real money."""
+    return settings.reinforcement_learning.exploration if settings.mode == "paper" or dials_loopback(options) else 0.0
 
 
 def _feed(settings: Settings, options: ExchangeOptions, symbols: tuple[Symbol, ...], clock: Callable[[], int]) -> CcxtFeed:
-    raise NotImplementedError
-
-
-def _learner(settings: Settings, config: EngineConfig, door: Door) -> LearnerClient:
-    raise NotImplementedError
+    public = options.without_keys()
+    reading = FeedOptions(depth=settings.feed.depth, reload_s=settings.feed.reload_markets_h * 3600)
+    return CcxtFeed(lambda: build_client(public), symbols, clock, reading)
 
 
 def _name(now: int) -> str:
@@ -193,9 +192,3 @@ def _name(now: int) -> str:
 
 def _versions() -> Mapping[str, str]:
     return {"python": platform.python_version(), "numpy": np.__version__, "machine": platform.machine()}
-
-
-def _stop_on_signals(stop: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)

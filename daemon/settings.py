@@ -136,7 +136,9 @@ class Risk(Section):
     turnover_cost_bps: float = Field(10.0, ge=0, le=1000, description="What a change of position is taken to cost, in basis points.")
     price_collar: Fraction = Field(0.02, gt=0, description="No order further than this fraction from the mark price.")
     max_open_orders: int = Field(100, ge=1, le=10_000, description="Most orders that may rest at one time, all symbols together.")
-    max_orders_per_second: Positive = Field(20.0, description="Most new orders and amendments a second, all symbols together.")
+    max_orders_per_second: Positive = Field(
+        8.0, description="Most new orders and amendments a second, all symbols together; Binance bears ten."
+    )
     drawdown_warn: Fraction = Field(0.05, description="Fall from the equity's peak at which the operator is warned.")
     drawdown_stop: Fraction = Field(0.10, description="Fall from the peak at which no new risk is taken.")
     drawdown_reduce: Fraction = Field(0.15, description="Fall from the peak at which positions are reduced.")

@@ -1,7 +1,7 @@
 """The same engine over a recorded market and the exchange in memory, synchronously, as fast as it goes."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ class Backtest:
     def _note(self, decision: Decision) -> None:
         for agent in decision.agents:
             self.decisions[agent] += 1
-        if decision.agents != ("market_making",):
+        if decision.equity is not None and decision.agents != ("market_making",):
             self.curve.append((decision.time, decision.equity))
 
     def report(self) -> dict[str, Any]:
@@ -115,14 +115,8 @@ def backtest(
     symbols = tuple(str(s) for s in tape.symbols)
     if not symbols:
         raise DataError(f"{data} holds none of the symbols asked for")
-    run = Backtest(_with(config, symbols), list(tape.instruments.values()), capital, frictions)
+    run = Backtest(replace(config, symbols=symbols), list(tape.instruments.values()), capital, frictions)
     run.run(iter(tape.events()))
     if not run.tally.events:
         raise DataError(f"{data} holds nothing between --from and --to")
     return {"data": str(data), "kind": tape.kind, "symbols": list(symbols), **run.report()}
-
-
-def _with(config: EngineConfig, symbols: tuple[str, ...]) -> EngineConfig:
-    from dataclasses import replace
-
-    return replace(config, symbols=symbols)

@@ -1,0 +1,63 @@
+"""Settings to the plain values that rooms take. Knows no mode."""
+
+from decimal import Decimal
+
+from agents.core.instruments import Symbol
+from agents.desk.limits import Limits
+from agents.engine import EngineConfig
+from agents.market.frictions import (
+    BackQueue,
+    CandleBook,
+    FixedLatency,
+    Frictions,
+    FrontQueue,
+    MakerTakerFee,
+    NoImpact,
+    ProRataQueue,
+    Queue,
+    SquareRootImpact,
+)
+from agents.market.observation import ACTION_SIZES, SPEC_HASH, SPECS, STATE_SIZES
+from daemon.learner import LearnerOptions
+from daemon.settings import Settings
+
+
+def engine_config(settings: Settings, symbols: tuple[Symbol, ...], epoch: int, exploration: float) -> EngineConfig:
+    """All that the engine's decisions depend on besides the facts."""
+    risk, learning, agents = settings.risk, settings.reinforcement_learning, settings.agents
+    limits = Limits(
+        cash_buffer=risk.cash_buffer, position_cap=risk.position_cap, gross=risk.gross, net=risk.net,
+        turnover_cost_bps=risk.turnover_cost_bps, price_collar=risk.price_collar, max_order_count=risk.max_open_orders,
+        max_orders_per_second=risk.max_orders_per_second, drawdown_warn=risk.drawdown_warn, drawdown_stop=risk.drawdown_stop,
+        drawdown_reduce=risk.drawdown_reduce, drawdown_flatten=risk.drawdown_flatten,
+    )  # fmt: skip
+    return EngineConfig(
+        instance=settings.instance, epoch=epoch, quote=settings.capital.quote, symbols=symbols, agents=agents.enabled, limits=limits,
+        prior=agents.prior, hidden_sizes=learning.hidden_sizes,
+        exploration=exploration,
+        reward_scale=learning.reward_scale, seed=learning.seed, market_making_cadence_s=agents.market_making_s,
+        requote_after_s=agents.requote_ms / 1000, stale_after_s=settings.feed.stale_after_s,
+    )  # fmt: skip
+
+
+def frictions(settings: Settings) -> Frictions:
+    """What simulated orders meet on their way."""
+    paper = settings.paper
+    fees = [None if bps is None else Decimal(repr(bps)) / 10_000 for bps in (paper.maker_fee_bps, paper.taker_fee_bps)]
+    latency = FixedLatency(int(paper.latency_ms * 1e6), int(paper.latency_ms * 1e6))
+    queues: dict[str, Queue] = {"pro_rata": ProRataQueue(), "front": FrontQueue(), "back": BackQueue()}
+    impact = SquareRootImpact() if paper.impact == "square_root" else NoImpact()
+    return Frictions(MakerTakerFee(*fees), latency, queues[paper.queue], impact, "quote", CandleBook())
+
+
+def learner_options(settings: Settings, config: EngineConfig) -> LearnerOptions:
+    """What the learner process is told."""
+    learning = settings.reinforcement_learning
+    specs = tuple((agent, STATE_SIZES[agent], ACTION_SIZES[agent], SPECS[agent].hash) for agent in config.agents)
+    return LearnerOptions(
+        settings.state_dir / "learner", specs, SPEC_HASH, learning_rate=learning.learning_rate, batch_size=learning.batch_size,
+        replay_buffer_size=learning.replay_buffer_size, gamma=learning.gamma, tau=learning.tau, alpha=learning.alpha,
+        automatic_entropy_tuning=learning.automatic_entropy_tuning, hidden_sizes=learning.hidden_sizes,
+        update_to_data=learning.update_to_data, min_rows=learning.min_rows, publish_every_s=learning.publish_every_s,
+        seed=learning.seed,
+    )  # fmt: skip
