@@ -71,10 +71,9 @@ async def serve(folder: Path, commands: Mapping[str, Answer], patience_s: float 
         busy += 1
         try:
             async with asyncio.timeout(patience_s):
-                if busy > MOST_CLIENTS:
-                    reply: Mapping[str, Any] = {"ok": False, "error": "too many clients at once; try again"}
-                else:
-                    reply = _reply(commands, await reader.readline())
+                line = await reader.readline()
+                crowded = {"ok": False, "error": "too many clients at once; try again"}
+                reply = crowded if busy > MOST_CLIENTS else _reply(commands, line)
                 writer.write(orjson.dumps(reply, default=str, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
                 await writer.drain()
         except (TimeoutError, ConnectionError, ValueError, asyncio.LimitOverrunError) as error:

@@ -1,4 +1,5 @@
 import json
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -253,7 +254,5 @@ def test_whatever_is_written_it_loads_or_is_refused_in_one_line(tree):
     with NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(tree, file)
         file.flush()
-        try:
+        with suppress(ConfigError):  # and nothing else
             load(Path(file.name), {}, {})
-        except ConfigError as error:
-            assert str(error).strip()
