@@ -212,7 +212,10 @@ def exchange(
     assignments: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Run the rehearsal exchange alone: Binance's spot protocol on loopback, until Ctrl-C."""
+    """Run the rehearsal exchange alone: Binance's spot protocol on loopback, until Ctrl-C or the end of its tape.
+
+    It prints its address and the key pair that it accepts; point any Binance client at it, this daemon by exchange.base_url included.
+    """
     settings = _settings(config, _market_flags(symbols, None, data, speed, None), assignments)
     _speak(settings)
     from daemon import offline
