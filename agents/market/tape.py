@@ -1,0 +1,52 @@
+"""Recorded markets as streams of events: candle files, book sessions, and segments that Quartet wrote.
+
+Files are read in batches, so that a long tape needs little memory. A hole is an error that names the file and the place, or,
+with `allow_gaps`, a FeedGap where it is.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from agents.core.errors import DataError
+from agents.core.instruments import Symbol
+from agents.market.tape_books import open_books
+from agents.market.tape_candles import open_candles
+from agents.market.tape_common import Cut, Tape
+from agents.market.tape_segments import open_segments
+
+__all__ = ["Tape", "open_tape"]
+
+_SUFFIXES = (".parquet", ".csv", ".feather")
+
+
+def open_tape(
+    path: Path,
+    start: int | None = None,
+    end: int | None = None,
+    symbols: Sequence[str] | None = None,
+    *,
+    timeframe: str | None = None,
+    allow_gaps: bool = False,
+) -> Tape:
+    """A file or folder as a tape, cut to market times [start, end) in ns and to `symbols`.
+
+    In a folder, segments come before book sessions before candles; of several book sessions the one with most symbols, newest
+    first, and of candles the timeframe with most symbols. Raises DataError in one sentence that says what is wrong.
+    """
+    if not path.exists():
+        raise DataError(f"{path} does not exist: give a parquet, csv, feather or jsonl file, or a folder of them")
+    cut = Cut(start or 0, end if end is not None else 1 << 62, allow_gaps)
+    if cut.start >= cut.end:
+        raise DataError("the tape is asked to end before it starts: exchange --from and --to")
+    wanted = tuple(Symbol(s) for s in symbols) if symbols else None
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    own = [p for p in files if p.name.endswith((".jsonl", ".jsonl.zst")) and (path.is_file() or p.parent == path)]
+    if own:
+        return open_segments(own, wanted, cut)
+    books = [p for p in files if p.stem.endswith("-deltas") and p.suffix == ".parquet"]
+    if books:
+        return open_books(path, books, wanted, cut)
+    candles = [p for p in files if p.suffix in _SUFFIXES]
+    if not candles:
+        raise DataError(f"{path} holds no tape: looked for *.jsonl, *-deltas.parquet and candles in parquet, csv or feather")
+    return open_candles(path, candles, wanted, timeframe, cut)
