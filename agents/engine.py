@@ -16,6 +16,7 @@ from agents.core.orders import Command
 from agents.desk import safety
 from agents.desk.attribution import Attribution
 from agents.desk.coordinator import coordinate
+from agents.desk.gate import Refusal
 from agents.desk.limits import Limits, RiskState
 from agents.desk.long_term import LongTerm, LongTermParams
 from agents.desk.market_making import MarketMaking, MarketMakingParams
@@ -58,36 +59,46 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Why the engine asked for what it asked: enough to explain every order."""
+    """Why the engine asked for what it asked: enough to explain every order. `safe` is None on the kill path, which needs none."""
 
     number: int
     stamp: Stamp
     time: int
     agents: tuple[str, ...]
-    observations: Mapping[str, str]
-    weights: tuple[int, str]
-    wishes: tuple[Wish, ...]
-    target: Target
-    safe: SafeTarget
-    bound: tuple[Bound, ...]
-    refusals: tuple[Any, ...]
     commands: tuple[Command, ...]
-    equity: float
-    drawdown: float
+    refusals: tuple[Refusal, ...] = ()
+    observations: Mapping[str, str] = field(default_factory=dict)
+    weights: tuple[int, str] = (0, "")
+    wishes: tuple[Wish, ...] = ()
+    target: Target | None = None
+    safe: SafeTarget | None = None
+    equity: float | None = None
+    drawdown: float = 0.0
+
+    @property
+    def bound(self) -> tuple[Bound, ...]:
+        """The limits that held the wish back, with their prices."""
+        return self.safe.bound if self.safe is not None else ()
 
     def record(self) -> dict[str, Any]:
         """Plain JSON values; floats unrounded, so that two records are equal only if the decisions were."""
+        limited: dict[str, Any] = {"solver": "kill_path"}
+        if self.target is not None and self.safe is not None:
+            limited = {
+                "target": dict(self.target.weights),
+                "safe": dict(self.safe.weights),
+                "solver": self.safe.solver,
+                "rung": self.safe.rung,
+                "reasons": dict(self.safe.reasons),
+                "bound": [{"name": b.name, "symbol": b.symbol, "price": b.price} for b in self.bound],
+            }
         return {
             "time": self.time,
             "agents": list(self.agents),
             "observations": dict(self.observations),
             "weights": {"version": self.weights[0], "digest": self.weights[1]},
             "wishes": [{"agent": _agent(w), "symbol": w.symbol, "action": list(w.action), **w.numbers()} for w in self.wishes],
-            "target": dict(self.target.weights),
-            "safe": dict(self.safe.weights),
-            "solver": self.safe.solver,
-            "rung": self.safe.rung,
-            "bound": [{"name": b.name, "symbol": b.symbol, "price": b.price} for b in self.bound],
+            **limited,
             "refusals": [{"symbol": r.symbol, "reason": r.reason, "detail": r.detail} for r in self.refusals],
             "orders": [c.order_id for c in self.commands],
             "equity": self.equity,
@@ -134,7 +145,7 @@ class Engine:
         self.risk = RiskState()
         self.problems: dict[str, int] = {}
         plain = config.prior == "none"
-        self._desk = {
+        self._speakers: dict[str, LongTerm | ShortTerm | Risk] = {
             LONG_TERM: LongTerm(LongTermParams(prior="none") if plain else LongTermParams()),
             SHORT_TERM: ShortTerm(ShortTermParams(prior="none") if plain else ShortTermParams()),
             RISK: Risk(RiskParams(prior="none") if plain else RiskParams()),
@@ -204,31 +215,61 @@ class Engine:
         return True
 
     def _decide(self, stamp: Stamp, due: tuple[str, ...], swapped: bool) -> Effects:
+        self._last_plan = stamp.at
+        if self.halted:
+            return self._protect(stamp, swapped)
         symbols = tuple(s for s in self.symbols if s in self.ledger.instruments and self.market.mark(s) is not None)
         marks, equity = self._marks(), self._value()
-        self._last_plan = stamp.at
         if not symbols or equity is None or not self.ledger.capital:
             return Effects(swapped=swapped)
         self.risk.mark(float(equity), float(self.ledger.capital), self.config.limits)
         self.stops.watch(self.market, self.ledger)
         observations, wishes, experiences = self._propose(due, symbols, marks, equity)
-        self.risk.halted = self.halted
         inventory = self.attribution.inventory(marks, equity)
         target = self.stops.cut(coordinate(self.standing, symbols, self.market.now, inventory))
         safe = project(target, self.market, self.ledger, self.config.limits, self.risk)
-        self._number += 1
-        commands, refusals = self._order(safe, stamp)
-        if not (due or commands):
-            self._number -= 1
+        planned = plan(safe, self.market, self.ledger, self.config.limits, self._plan_context(stamp))
+        if not (due or planned.commands):
             return Effects(swapped=swapped)
-        for command in commands:
-            self.ledger.record(command, stamp)
         digests = {agent: seen.digest() for agent, seen in observations.items()}
-        decision = Decision(
-            self._number, stamp, self.market.now, due, digests, (self.weights_version, self.actors.digest), wishes,
-            target, safe, safe.bound, refusals, commands, float(equity), self.risk.drawdown,
+        decision = self._settle(
+            Decision(
+                self._number + 1, stamp, self.market.now, due, planned.commands, planned.refusals, digests,
+                (self.weights_version, self.actors.digest), wishes, target, safe, float(equity), self.risk.drawdown,
+            )
         )  # fmt: skip
-        return Effects(commands, experiences, decision, swapped)
+        return Effects(decision.commands, experiences, decision, swapped)
+
+    def _protect(self, stamp: Stamp, swapped: bool) -> Effects:
+        """Halted: cancel everything; flattening: sell what is held besides. Needs no mark, no agent and no solver."""
+        commands: tuple[Command, ...]
+        if self.flattening:
+            commands = tuple(safety.wind_down(self.market, self.ledger, self.config.limits, self._plan_context(stamp)))
+        else:
+            commands = tuple(safety.cancel_all(self.ledger))
+        if not commands:
+            return Effects(swapped=swapped)
+        decision = self._settle(Decision(self._number + 1, stamp, self.market.now, (), commands))
+        return Effects(commands, (), decision, swapped)
+
+    def _settle(self, decision: Decision) -> Decision:
+        """From here on the decision exists: its number is taken, and its commands are exposure."""
+        self._number = decision.number
+        for command in decision.commands:
+            self.ledger.record(command, decision.stamp)
+        return decision
+
+    def _plan_context(self, stamp: Stamp) -> PlanContext:
+        return PlanContext(
+            decision=self._number + 1,
+            instance=self.config.instance,
+            epoch=self.config.epoch,
+            at=stamp.at,
+            memory=self._memory,
+            attribution=self.attribution,
+            halted=self.halted,
+            requote_after_ns=int(self.config.requote_after_s * NS),
+        )
 
     def _propose(
         self, due: tuple[str, ...], symbols: tuple[Symbol, ...], marks: dict[Symbol, Decimal], equity: Decimal
@@ -266,7 +307,7 @@ class Engine:
     def _wish(self, agent: str, seen: Observation, actions: npt.NDArray[np.float32], inventory: dict[Symbol, float]) -> list[Wish]:
         if agent == MARKET_MAKING:
             return list(self._market_maker.propose(seen, actions, inventory))
-        return list(self._desk[agent].propose(seen, actions))
+        return list(self._speakers[agent].propose(seen, actions))
 
     def _context(self, equity: float) -> Context:
         turnover, fees = self._day.since(self.market.now, float(self.ledger.turnover), float(self.fees_in_quote()))
@@ -279,23 +320,6 @@ class Engine:
             fees_paid_day=fees / equity if equity > 0 else 0.0,
             risk={},
         )
-
-    def _order(self, safe: SafeTarget, stamp: Stamp) -> tuple[tuple[Command, ...], tuple[Any, ...]]:
-        context = PlanContext(
-            decision=self._number,
-            instance=self.config.instance,
-            epoch=self.config.epoch,
-            at=stamp.at,
-            memory=self._memory,
-            halted=self.halted,
-            requote_after_ns=int(self.config.requote_after_s * NS),
-        )
-        if self.halted and not self.flattening:
-            return tuple(safety.cancel_all(self.ledger)), ()
-        if self.flattening:
-            return tuple(safety.wind_down(self.market, self.ledger, self.config.limits, context)), ()
-        planned = plan(safe, self.market, self.ledger, self.config.limits, context)
-        return planned.commands, planned.refusals
 
     # -- the account -----------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """What a session starts with: its capital, the account's balances, and what an earlier session of the same book left."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -62,5 +63,5 @@ def _mirror(balances: Mapping[Currency, Decimal]) -> list[Adjustment]:
 
 
 def identity(parts: Sequence[str]) -> str:
-    """One account at one exchange, as text."""
-    return "|".join(parts)
+    """One account at one exchange, as a digest: it is written down, and a key is part of it."""
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()
