@@ -41,6 +41,12 @@ def is_quote(place: Place) -> bool:
     return place.post_only and len(place.shares) == 1 and place.shares[0][0] == MARKET_MAKING
 
 
+def known_mark(market: MarketState, symbol: Symbol) -> Decimal | None:
+    """A finite positive mark, or None; also for symbols that the market state does not follow."""
+    mark = market.mark(symbol) if symbol in market.symbols else None
+    return mark if mark is not None and mark.is_finite() and mark > 0 else None
+
+
 def free_inventory(symbol: Symbol, ledger: Ledger, placed: Iterable[Place]) -> Decimal:
     """Base quantity owned that no live or just planned sell has promised already."""
     promised = ledger.working(symbol)[1]
@@ -58,12 +64,12 @@ def gate(place: Place, market: MarketState, ledger: Ledger, limits: Limits, stan
     def refuse(reason: str, detail: str = "") -> Refusal:
         return Refusal(place.symbol, place.side, reason, detail)
 
-    instrument, mark = ledger.instruments.get(place.symbol), market.mark(place.symbol)
+    instrument, mark = ledger.instruments.get(place.symbol), known_mark(market, place.symbol)
     if instrument is None:
         return refuse("not_listed")
     if place.price is None:
         return refuse("market_order", "an order without a price has no collar")
-    if mark is None or not mark.is_finite() or mark <= 0:
+    if mark is None:
         return refuse("no_mark")
     if (problem := instrument.problem(place.price, place.quantity)) is not None:
         return refuse(problem, f"{place.quantity} at {place.price}")

@@ -11,7 +11,7 @@ from agents.desk.gate import Refusal, is_quote
 from agents.desk.limits import Limits, smallest_notional
 from agents.desk.projection import SafeTarget
 from agents.desk.quoting import quote
-from agents.desk.sheet import RESTING, PlanContext, PlanMemory, Shares, Sheet
+from agents.desk.sheet import PlanContext, PlanMemory, Shares, Sheet
 from agents.desk.wishes import Style
 from agents.market.state import MarketState
 
@@ -57,10 +57,11 @@ def plan(safe: SafeTarget, market: MarketState, ledger: Ledger, limits: Limits, 
 
 
 def _need(sheet: Sheet, instrument: Instrument) -> Decimal:
-    """Signed base quantity between the position and the safe weight."""
-    symbol = instrument.symbol
-    wanted = Decimal(repr(sheet.safe.weights[symbol])) * sheet.safe.equity / sheet.safe.marks[symbol]
-    return wanted - sheet.ledger.position(symbol)
+    """Signed base quantity between the position and the safe weight; a weight too small to be traded away again is nothing."""
+    mark = sheet.safe.marks[instrument.symbol]
+    value = Decimal(repr(sheet.safe.weights[instrument.symbol])) * sheet.safe.equity
+    wanted = value / mark if value >= max(smallest_notional(instrument, mark), sheet.least_notional) else ZERO
+    return wanted - sheet.ledger.position(instrument.symbol)
 
 
 def _work(sheet: Sheet, instrument: Instrument, need: Decimal) -> None:
@@ -105,7 +106,7 @@ def _surplus(sheet: Sheet, instrument: Instrument, working: list[Order], need: D
             surplus.append(order)
         elif _stale(sheet, instrument, order, price):
             surplus.append(order)
-    return [order for order in surplus if order.state in RESTING]
+    return [order for order in surplus if sheet.open(order)]
 
 
 def _stale(sheet: Sheet, instrument: Instrument, order: Order, price: Decimal) -> bool:
@@ -168,5 +169,8 @@ def _shares(sheet: Sheet, symbol: Symbol) -> Shares:
     """Who wants this order. A share of nothing for the house tells a market maker's own inventory order from its quotes."""
     safe = sheet.safe
     contributions = safe.contributions.get(symbol, {})
-    shares = sheet.context.attribution.wished_trades(symbol, contributions, safe.weights[symbol], safe.equity, safe.marks[symbol])
+    total = sum(contributions.values())
+    # The safe weight may stand above a wish whose cost is not worth it: what is more than was wished for is nobody's.
+    weight, contributions = (min(safe.weights[symbol], total), contributions) if total > 0 else (0.0, {})
+    shares = sheet.context.attribution.wished_trades(symbol, contributions, weight, safe.equity, safe.marks[symbol])
     return shares if len(shares) != 1 else (*shares, (HOUSE, 0.0))

@@ -274,7 +274,7 @@ def _repair(question: Question, weights: Floats, bids: Floats) -> tuple[Floats, 
     q = question
     if violation(q, weights, bids) > SOLVED:
         return None
-    weights = np.clip(weights, 0.0, q.weight_room)
+    weights = np.clip(np.where(weights < SOLVED, 0.0, weights), 0.0, q.weight_room)  # an interior point is never quite 0
     bids = np.clip(np.minimum(bids, np.maximum(q.cap, q.committed) - weights), 0.0, q.bid_room)
     rise = np.maximum(weights - q.committed, 0.0)
     rising, room = float((rise + bids).sum()), min(max(q.total - float(q.committed.sum()), 0.0), q.turnover)

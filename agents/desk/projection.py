@@ -15,7 +15,7 @@ import numpy as np
 from agents.core.instruments import ZERO, Side, Symbol
 from agents.core.ledger import Ledger
 from agents.core.orders import OrderState
-from agents.desk.gate import is_quote
+from agents.desk.gate import is_quote, known_mark
 from agents.desk.limits import FLATTEN, NO_NEW_RISK, REDUCE, RUNGS, Limits, RiskState
 from agents.desk.program import Answer, Question, minimise, objective
 from agents.desk.wishes import Quotes, Style, Target
@@ -79,7 +79,7 @@ def project(target: Target, market: MarketState, ledger: Ledger, limits: Limits,
     that no target is made without the drawdown ladder.
     """
     symbols = _symbols(target, ledger)
-    marks = {s: mark for s in symbols if s in market.symbols and (mark := market.mark(s)) is not None and mark.is_finite() and mark > 0}
+    marks = {symbol: mark for symbol in symbols if (mark := known_mark(market, symbol)) is not None}
     equity = _equity(ledger, marks)
     if equity is not None:
         state.mark(float(equity), float(ledger.capital), limits)
@@ -98,7 +98,7 @@ def project(target: Target, market: MarketState, ledger: Ledger, limits: Limits,
         weights,
         _quotes(symbols, target, question, answer, reasons, state),
         {symbol: target.styles.get(symbol, Style()) for symbol in symbols if reasons.get(symbol) != "not_finite"},
-        {symbol: target.contributions[symbol] for symbol in symbols if symbol in target.contributions},
+        {symbol: parts for symbol in symbols if all(map(isfinite, (parts := target.contributions.get(symbol, {})).values()))},
         _bounds(symbols, target, question, answer, reasons, total_name),
         answer.solver,
         state.rung,

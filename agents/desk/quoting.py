@@ -5,7 +5,7 @@ from decimal import Decimal
 from agents.core.instruments import Instrument, Side
 from agents.core.ledger import Order
 from agents.desk.limits import smallest_notional
-from agents.desk.sheet import RESTING, Sheet
+from agents.desk.sheet import Sheet
 from agents.desk.wishes import MARKET_MAKING, Quotes
 
 LEAST_TICKS = 2
@@ -26,10 +26,10 @@ def quote(sheet: Sheet, instrument: Instrument) -> None:
         old = standing[0] if standing else None
         ticket = _ticket(sheet, instrument, side, wanted, old) if wanted is not None else None
         if ticket is None:
-            if old is not None and old.state in RESTING:
+            if old is not None and sheet.open(old):
                 sheet.cancel(old)
                 context.memory.quoted[symbol] = context.at
-        elif not waiting and (old is None or old.state in RESTING):
+        elif not waiting and (old is None or sheet.open(old)):
             _bring(sheet, instrument, side, old, *ticket)
 
 

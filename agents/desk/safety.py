@@ -9,7 +9,7 @@ from decimal import Decimal
 from agents.core.instruments import ZERO, Instrument, Side, Symbol
 from agents.core.ledger import Ledger
 from agents.core.orders import Cancel, Command, OrderState, Place, TimeInForce, client_order_id
-from agents.desk.gate import free_inventory
+from agents.desk.gate import free_inventory, known_mark
 from agents.desk.limits import Limits, smallest_notional
 from agents.desk.sheet import PlanContext
 from agents.market.state import MarketState
@@ -73,9 +73,8 @@ def _tradable(symbol: Symbol, market: MarketState, ledger: Ledger, limits: Limit
 def _priced(symbol: Symbol, market: MarketState, ledger: Ledger, limits: Limits,
             marks: Mapping[Symbol, Decimal]) -> tuple[Instrument, Decimal] | None:  # fmt: skip
     """The instrument and the collar's lower edge on the grid; None where no price is known."""
-    instrument = ledger.instruments.get(symbol)
-    mark = marks.get(symbol) or (market.mark(symbol) if symbol in market.symbols else None)
-    if instrument is None or mark is None or not mark.is_finite() or mark <= 0:
+    instrument, mark = ledger.instruments.get(symbol), marks.get(symbol) or known_mark(market, symbol)
+    if instrument is None or mark is None:
         return None
     price = instrument.round_price(mark * (1 - Decimal(repr(limits.price_collar))), "up")
     return instrument, price

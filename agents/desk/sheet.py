@@ -15,7 +15,7 @@ from agents.desk.projection import SafeTarget
 from agents.market.state import MarketState
 
 RESTING = frozenset({OrderState.OPEN, OrderState.PARTIAL})
-"""Orders that a plan may cancel or amend: PENDING has not been answered, UNKNOWN is looked up, CANCELING is on its way."""
+"""States in which an order may be cancelled or amended: PENDING has not been answered, UNKNOWN is looked up, CANCELING is on its way."""
 UNLIMITED = Decimal("1e18")
 
 Shares = tuple[tuple[str, float], ...]
@@ -112,12 +112,13 @@ class Sheet:
     # -- what is there ---------------------------------------------------------------------------------------------
 
     def resting(self, symbol: Symbol, side: Side, quotes: bool) -> list[Order]:
-        """Live quotes, or else directional orders, on one side of a symbol, oldest first, less those cancelled in this plan."""
-        return [
-            order
-            for order in self.orders.get(symbol, ())
-            if order.place.side is side and order.live and is_quote(order.place) is quotes and order.place.order_id not in self.cancelled
-        ]
+        """Live quotes, or else directional orders, on one side of a symbol, oldest first."""
+        orders = self.orders.get(symbol, ())
+        return [order for order in orders if order.place.side is side and order.live and is_quote(order.place) is quotes]
+
+    def open(self, order: Order) -> bool:
+        """Whether an order rests on the venue and has no cancel on its way: only then may it be cancelled or amended."""
+        return order.state in RESTING and order.place.order_id not in self.cancelled
 
     def touch(self, symbol: Symbol) -> tuple[Decimal, Decimal]:
         """Best bid and ask without our own orders: whoever follows his own quote chases it. The mark where a side is empty."""
@@ -174,7 +175,7 @@ class Sheet:
 
     def cancel(self, order: Order) -> None:
         """Ask once for an order's end; its exposure stays counted until the venue confirms."""
-        if order.state in RESTING and order.place.order_id not in self.cancelled:
+        if self.open(order):
             self.cancelled.add(order.place.order_id)
             self.commands.append(Cancel(order.place.order_id, order.place.symbol))
 
