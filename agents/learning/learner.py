@@ -6,6 +6,7 @@ owns it says when to publish and when to flush.
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from agents.learning.sac import SAC, SACConfig
 from agents.models.actors import GaussianActor
 
 FORMAT = "quartet-actors-1"
-"""Names `{agent}.{layer}.weight` and `.bias` (torch's orientation), layers 0, 1, ..., mean, log_std; read by agents/serving."""
+"""The metadata key of a payload, read by agents/serving: JSON with version and spec. Names `{agent}.{layer}.weight` and `.bias` (torch's orientation), layers 0, 1, ..., mean, log_std."""
 _HALVINGS = 8
 
 
@@ -157,7 +158,7 @@ class Learner:
     def payload(self) -> bytes:
         """The last published actors as safetensors bytes; equal weights and version give equal bytes."""
         named = {f"{agent}.{name}": tensor for agent, tensors in self._published.items() for name, tensor in tensors.items()}
-        return safetensors.torch.save(named, {"format": FORMAT, "version": str(self.version), "spec": self.spec})
+        return safetensors.torch.save(named, {FORMAT: json.dumps({"version": self.version, "spec": self.spec})})
 
     def _towards(self, name: str, actor: GaussianActor) -> tuple[dict[str, Tensor], float]:
         last, new = self._published[name], _weights(actor)

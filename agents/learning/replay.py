@@ -180,6 +180,7 @@ class ReplayBuffer:
 
     def _open(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._reserved = 0
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._map(path, _PAGE + self.capacity * self._dtype.itemsize)
@@ -196,10 +197,9 @@ class ReplayBuffer:
         found = os.fstat(self._descriptor).st_size
         if found == 0:
             os.ftruncate(self._descriptor, size)
+            self._reserve(0)
         elif found < _PAGE:
             raise DataError(f"{path} is not a replay buffer; move it away to start a new one")
-        self._reserved = 0
-        self._reserve(0)
         self._file = mmap.mmap(self._descriptor, 0)
         self._header = np.frombuffer(self._file, _HEADER, 1)
         if self._header["magic"][0] == b"" and found in (0, size):

@@ -11,19 +11,25 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from agents.core.errors import ModelError, NotFinite, SpecMismatch
+from agents.core.errors import Diverged, ModelError, NotFinite, SpecMismatch
 
 Floats = NDArray[np.float32]
 
 FORMAT = "quartet-actors-1"
+"""The one metadata key of a payload; its value is JSON with `version` and `spec`. One key, because safetensors does not keep
+the order of several, and equal weights must give equal bytes."""
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 _NAME = re.compile(r"(?P<agent>\w+)\.(?P<layer>\d+|mean|log_std)\.(?P<kind>weight|bias)")
+_quiet = partial(np.errstate, invalid="ignore", over="ignore")
+"""numpy need not warn of what `_finite` raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,7 @@ class _Actor:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        return tuple(weight.shape[0] for weight, _ in (*self.hidden, self.mean)) + (self.mean[0].shape[1],)
+        return (*(weight.shape[0] for weight, _ in self.hidden), *self.mean[0].shape)
 
     def trunk(self, values: Floats) -> Floats:
         for weight, bias in self.hidden:
@@ -56,17 +62,14 @@ class Actors:
 
     @classmethod
     def from_payload(cls, payload: bytes, spec: str) -> "Actors":
-        """Actors out of safetensors bytes. Raises ModelError (not readable), SpecMismatch (made for another spec), NotFinite."""
+        """Actors out of safetensors bytes. Raises ModelError (not readable), SpecMismatch (made for another spec),
+        Diverged (a NaN or an infinity among them)."""
         tensors, meta = _read(payload)
-        if meta.get("format") != FORMAT:
-            raise ModelError(f"the weights are of format {meta.get('format')!r}, not {FORMAT!r}")
         if meta.get("spec") != spec:
             raise SpecMismatch(f"the weights were made for observation spec {meta.get('spec')!r}, not {spec!r}")
-        try:
-            version = int(meta["version"])
-        except (KeyError, ValueError):
-            raise ModelError("the weights carry no version number") from None
-        return cls(_assemble(tensors), version, hashlib.sha256(payload).hexdigest(), spec)
+        if type(meta.get("version")) is not int:
+            raise ModelError("the weights carry no version number")
+        return cls(_assemble(tensors), meta["version"], hashlib.sha256(payload).hexdigest(), spec)
 
     @classmethod
     def prior(cls, sizes: Mapping[str, tuple[int, int]], hidden: Sequence[int] = (256, 256), spec: str = "") -> "Actors":
@@ -88,7 +91,8 @@ class Actors:
         """tanh of the mean, (rows, actions), for states (rows, columns). Raises SpecMismatch (shape), NotFinite."""
         actor = self._of(agent, matrix)
         weight, bias = actor.mean
-        return _finite(np.tanh(actor.trunk(matrix) @ weight + bias), agent)
+        with _quiet():
+            return _finite(np.tanh(actor.trunk(matrix) @ weight + bias), agent)
 
     def act_joint(self, states: Mapping[str, Floats]) -> dict[str, Floats]:
         """The same for one row (1, columns) of every agent at once, (1, actions) each. Raises SpecMismatch, NotFinite."""
@@ -97,11 +101,12 @@ class Actors:
     def sample(self, agent: str, matrix: Floats, rng: np.random.Generator, scale: float = 1.0) -> Floats:
         """Explore: tanh(mean + scale * deviation * noise), (rows, actions); the noise comes from `rng`."""
         actor = self._of(agent, matrix)
-        values = actor.trunk(matrix)
-        mean, log_std = (values @ weight + bias for weight, bias in (actor.mean, actor.log_std))
-        deviation = np.exp(np.clip(log_std, LOG_STD_MIN, LOG_STD_MAX))
-        noise = rng.standard_normal(mean.shape, np.float32)
-        return _finite(np.tanh(mean + np.float32(scale) * deviation * noise), agent)
+        with _quiet():
+            values = actor.trunk(matrix)
+            mean, log_std = (values @ weight + bias for weight, bias in (actor.mean, actor.log_std))
+            deviation = np.exp(np.clip(log_std, LOG_STD_MIN, LOG_STD_MAX))
+            noise = rng.standard_normal(mean.shape, np.float32)
+            return _finite(np.tanh(mean + np.float32(scale) * deviation * noise), agent)
 
     def _of(self, agent: str, matrix: Floats) -> _Actor:
         actor = self._actors[agent]
@@ -139,15 +144,16 @@ class _Stack:
                 raise SpecMismatch(f"{agent} takes one row (1, {slot.shape[1]}) in a joint decision, not {state.shape}")
             slot[:] = state
         values = self._input
-        for weight, bias, out in self._layers[:-1]:
+        with _quiet():
+            for weight, bias, out in self._layers[:-1]:
+                np.matmul(values, weight, out=out)
+                np.add(out, bias, out=out)
+                values = np.maximum(out, 0, out=out)
+            weight, bias, out = self._layers[-1]
             np.matmul(values, weight, out=out)
             np.add(out, bias, out=out)
-            values = np.maximum(out, 0, out=out)
-        weight, bias, out = self._layers[-1]
-        np.matmul(values, weight, out=out)
-        np.add(out, bias, out=out)
-        np.tanh(out, out=out)
-        _finite(out, "joint")
+            np.tanh(out, out=out)
+            _finite(out, "joint")
         return {agent: view.copy() for agent, _, view in self._slots}
 
 
@@ -157,18 +163,22 @@ def _finite(actions: Floats, agent: str) -> Floats:
     return actions
 
 
-def _read(payload: bytes) -> tuple[dict[str, NDArray[np.float32]], dict[str, str]]:
+def _read(payload: bytes) -> tuple[dict[str, Floats], dict[str, Any]]:
     try:
         tensors = safetensors.numpy.load(payload)
         length = int.from_bytes(payload[:8], "little")
-        meta = json.loads(payload[8 : 8 + length]).get("__metadata__", {})
+        meta = json.loads(json.loads(payload[8 : 8 + length]).get("__metadata__", {})[FORMAT])
     except (SafetensorError, ValueError) as error:
         raise ModelError(f"the weights cannot be read: {error}") from None
+    except KeyError:
+        raise ModelError(f"the weights are not of format {FORMAT!r}") from None
+    if not isinstance(meta, dict):
+        raise ModelError(f"the weights are not of format {FORMAT!r}")
     for name, tensor in tensors.items():
         if tensor.dtype != np.float32:
             raise ModelError(f"weight {name} is {tensor.dtype}, not float32")
         if not np.isfinite(tensor).all():
-            raise NotFinite(f"weight {name} holds a NaN or an infinity")
+            raise Diverged(f"weight {name} holds a NaN or an infinity")
     return tensors, meta
 
 

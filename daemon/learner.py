@@ -1,0 +1,273 @@
+"""The learner process as the session sees it: rows go in without waiting, checked weights come out, and it may die at will.
+
+Nothing here can hold up trading: rows wait in a bounded queue whose oldest give way, and the process is started again with
+back-off whenever it ends, hangs or talks nonsense.
+"""
+
+import asyncio
+import hashlib
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from agents.core.errors import DataError, ModelError
+from agents.core.events import UNSTAMPED, NewWeights
+from agents.market.observation import Experience
+from agents.serving.actors import Actors
+from daemon import learner_frames
+
+log = structlog.get_logger()
+
+KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
+"""What the learner inherits of our environment: never the exchange's keys."""
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+HEALTHY_S = 60.0
+"""A process that lived so long starts the back-off anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerOptions:
+    """What the learner process is told. From `learning_rate` on, the names are those of the section reinforcement_learning.
+
+    `reward_scale` is not among them: rewards are scaled where they are made (agents/desk/rewards.py).
+    """
+
+    state: Path
+    """Folder for replay buffers and checkpoints."""
+    specs: tuple[tuple[str, int, int, str], ...]
+    """(agent, state size, action size, hash of its columns)."""
+    spec: str
+    """Hash over all observation specs; weights of another one are refused."""
+    learning_rate: float = 3e-4
+    batch_size: int = 256
+    replay_buffer_size: int = 1_000_000
+    gamma: float = 0.99
+    tau: float = 0.005
+    alpha: float = 0.2
+    automatic_entropy_tuning: bool = True
+    hidden_sizes: tuple[int, ...] = (256, 256)
+    update_to_data: float = 4.0
+    min_rows: int = 32
+    publish_every_s: float = 15.0
+    seed: int = 0
+    queue_rows: int = 8192
+    """Rows that wait for a process that is busy or being restarted; the oldest give way."""
+    silence_s: float = 60.0
+    """A process that says nothing for so long hangs. It reports every second, but loads torch first, at the lowest priority."""
+    first_backoff_s: float = 0.5
+    longest_backoff_s: float = 60.0
+    command: tuple[str, ...] = (sys.executable, "-m", "daemon.learner_process")
+
+
+class LearnerClient:
+    """Supervises the learner process. `deliver` gets each new NewWeights, unstamped; `clock` gives nanoseconds for `heard_at`."""
+
+    def __init__(
+        self,
+        options: LearnerOptions,
+        deliver: Callable[[NewWeights], Awaitable[None] | None],
+        clock: Callable[[], int],
+    ) -> None:
+        self._options, self._deliver, self._clock = options, deliver, clock
+        self._queue: deque[Experience] = deque()
+        self._wake, self._stopping, self._ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._process: Process | None = None
+        self._last_digest = ""
+        self._sent = 0
+        self._received_before = 0
+        self._words: deque[str] = deque(maxlen=20)
+        self.status: dict[str, Any] = {
+            "state": "off", "pid": None, "restarts": 0, "updates": 0, "experiences": 0, "version": 0, "critic_loss": None,
+            "actor_loss": None, "alpha": None, "entropy": None, "queued": 0, "dropped": 0, "lost": 0, "rows_refused": 0,
+            "weights_refused": 0, "heard_at": 0, "error": "", "drift": {}, "agents": {},
+        }  # fmt: skip
+
+    def offer(self, experiences: Sequence[Experience]) -> None:
+        """Queue rows for the learner; never waits. When the queue is full the oldest are dropped and counted."""
+        self._queue.extend(experiences)
+        while len(self._queue) > self._options.queue_rows:
+            self._queue.popleft()
+            self.status["dropped"] += 1
+        self.status["queued"] = len(self._queue)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Keep a learner process alive until `stop`. Never raises for what the process does."""
+        loop = asyncio.get_running_loop()
+        wait_s = self._options.first_backoff_s
+        try:
+            while not self._stopping.is_set():
+                started = loop.time()
+                reason = await self._life()
+                if self._stopping.is_set():
+                    break
+                if loop.time() - started > HEALTHY_S:
+                    wait_s = self._options.first_backoff_s
+                self.status |= {"state": "restarting", "error": reason, "restarts": self.status["restarts"] + 1}
+                log.warning("learner_ended", reason=reason, restart_in_s=wait_s, restarts=self.status["restarts"])
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await self._stopping.wait()
+                wait_s = min(wait_s * 2, self._options.longest_backoff_s)
+        finally:
+            self.status |= {"state": "off", "pid": None}
+            self._ended.set()
+
+    async def stop(self, timeout: float = 10.0) -> None:
+        """Let the learner take what is queued, save and end; after `timeout` seconds it is killed."""
+        self._stopping.set()
+        self._wake.set()
+        if self._process is None:
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                await self._ended.wait()
+        except TimeoutError:
+            log.warning("learner_killed", reason="it did not end in time", timeout_s=timeout)
+            if self._process is not None:
+                _kill(self._process)
+
+    async def _life(self) -> str:
+        """One process from start to end; why it ended."""
+        try:
+            process = await self._start()
+        except OSError as error:
+            return f"the learner could not be started: {error}"
+        self._process, reason = process, ""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._feed(process)), group.create_task(self._listen(process))]
+                reason = await self._converse(process)
+                for task in tasks:
+                    task.cancel()
+        finally:
+            _kill(process)
+            code = await process.wait()
+            self._account()
+            self._process = None
+        words = f" ({self._words[-1]})" if code and self._words else ""
+        return reason or f"the learner process ended with code {code}{words}"
+
+    async def _start(self) -> Process:
+        options = self._options
+        options.state.mkdir(parents=True, exist_ok=True)
+        root = str(Path(__file__).parents[1])
+        environment = {name: os.environ[name] for name in KEPT if name in os.environ} | dict.fromkeys(THREADS, "1")
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH", ""))))
+        process = await asyncio.create_subprocess_exec(
+            *options.command, "--state", str(options.state.absolute()), stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment,
+        )  # fmt: skip
+        with suppress(ProcessLookupError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, 19)
+        self._words.clear()
+        self._sent = self._received_before = 0
+        self.status |= {"state": "starting", "pid": process.pid}
+        return process
+
+    def _configure(self) -> bytes:
+        ours = ("state", "queue_rows", "silence_s", "first_backoff_s", "longest_backoff_s", "command")
+        told = {name: getattr(self._options, name) for name in self._options.__slots__ if name not in ours}
+        return learner_frames.pack("configure", told)
+
+    async def _feed(self, process: Process) -> None:
+        """Send what is queued; close the process's input when stopping, which asks it to save and end."""
+        stream = process.stdin
+        assert stream is not None
+        with suppress(ConnectionError):  # It died; _converse notices and says why.
+            stream.write(self._configure())
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._queue:
+                    rows = [self._queue.popleft() for _ in range(min(len(self._queue), learner_frames.ROWS_PER_FRAME))]
+                    self._sent += len(rows)
+                    self.status["queued"] = len(self._queue)
+                    stream.write(learner_frames.pack_experiences(rows))
+                    await stream.drain()
+                if self._stopping.is_set():
+                    stream.close()
+                    return
+
+    async def _listen(self, process: Process) -> None:
+        """Keep the last words of standard error: they say why a process died."""
+        assert process.stderr is not None
+        while not process.stderr.at_eof():
+            with suppress(ValueError):  # Longer than the stream's limit: left out.
+                if words := (await process.stderr.readline()).decode(errors="replace").strip():
+                    self._words.append(words[:500])
+
+    async def _converse(self, process: Process) -> str:
+        """Take frames until the process ends, hangs or talks nonsense; why, or empty when it just ended."""
+        assert process.stdout is not None
+        reason = ""
+        while True:
+            try:
+                async with asyncio.timeout(self._options.silence_s):
+                    frame = await learner_frames.read(process.stdout)
+            except TimeoutError:
+                return f"the learner said nothing for {self._options.silence_s:g} s"
+            except DataError as error:
+                return reason or f"the learner's output cannot be read: {error}"
+            if frame is None:
+                return reason
+            self.status["heard_at"] = self._clock()
+            match frame.kind:
+                case "status":
+                    self._note(frame.header)
+                case "weights":
+                    await self._take(frame)
+                case "fault":
+                    reason = str(frame.header.get("reason", "the learner gave up"))
+                case _:
+                    return f"the learner sent a frame of unknown kind {frame.kind!r}"
+
+    def _note(self, header: dict[str, Any]) -> None:
+        was, now = self.status["updates"], header.get("updates", 0)
+        self._received_before = int(header.get("received", 0))
+        header.pop("received", None)
+        version = header.pop("published_version", 0)
+        if self.status["state"] == "starting" and self.status["restarts"]:
+            log.info("learner_back", updates=now, version=version)
+        self.status |= header | {"state": "learning" if now != was else "waiting"}
+
+    async def _take(self, frame: learner_frames.Frame) -> None:
+        """Weights become an event only when their bytes are what was hashed, they fit the specs, and all are finite."""
+        digest = hashlib.sha256(frame.body).hexdigest()
+        if digest == self._last_digest:
+            return
+        try:
+            if digest != frame.header.get("digest"):
+                raise ModelError("their SHA-256 is not what the learner said")
+            actors = Actors.from_payload(frame.body, self._options.spec)
+            wanted = {agent: (state, action) for agent, state, action, _ in self._options.specs}
+            if actors.sizes != wanted:
+                raise ModelError(f"their sizes are {actors.sizes}, not {wanted}")
+        except ModelError as error:
+            self.status["weights_refused"] += 1
+            self.status["error"] = f"weights refused: {error}"
+            log.error("weights_refused", reason=str(error))
+            return
+        self._last_digest = digest
+        self.status["version"] = actors.version
+        log.info("weights", version=actors.version, digest=digest[:12], drift=frame.header.get("drift"))
+        waiting = self._deliver(NewWeights(UNSTAMPED, actors.version, digest, self._options.spec, frame.body))
+        if waiting is not None:
+            await waiting
+
+    def _account(self) -> None:
+        """Rows on their way to a process that died: it may have kept some of them, so this is an upper bound."""
+        self.status["lost"] += max(0, self._sent - self._received_before)
+
+
+def _kill(process: Process) -> None:
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.kill()

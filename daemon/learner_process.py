@@ -1,0 +1,214 @@
+"""The learner as a process of its own: experiences in, checked weights out, and no way to touch an order.
+
+Runs at the lowest priority on one thread, reads frames from standard input and writes frames to standard output. It ends, after
+saving, when its input ends or its parent dies. What it cannot go on from (weights that left the ground, a damaged or foreign
+file) it reports as a fault and exits; its parent starts it again, and it resumes from the last checkpoint.
+"""
+
+import argparse
+import asyncio
+import ctypes
+import hashlib
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agents.core.errors import DataError, Diverged, ModelError, TradingError
+from agents.learning.learner import AgentSpec, Learner, LearnerConfig, average
+from agents.learning.sac import SACConfig
+from daemon import learner_frames
+
+STATUS_S = 1.0
+IDLE_S = 0.25
+WRITE_WITHIN_S = 30.0
+END_WITHIN_S = 20
+SLOWEST = 20
+"""Publications start at a third of `publish_every_s` apart and double up to this many times it: weights are a megabyte or two
+each and all go into the journal."""
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Serve until the input ends; exit code 0, or 1 after a fault."""
+    parser = argparse.ArgumentParser(prog="python -m daemon.learner_process", description=__doc__)
+    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="where replay buffers and checkpoints lie")
+    state = parser.parse_args().state
+    os.setpriority(os.PRIO_PROCESS, 0, 19)
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; our parent decides when we end.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    output = os.dup(1)
+    os.dup2(2, 1)  # Whatever a library prints must not land among the frames.
+    sys.exit(asyncio.run(_serve(state, output)))
+
+
+async def _serve(state: Path, output: int) -> int:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, os.fdopen(output, "wb", 0))
+    writer = asyncio.StreamWriter(transport, protocol, None, loop)
+    try:
+        first = await learner_frames.read(reader)
+        if first is None:
+            return 0
+        learner = _learner(first, state)
+        return await _Work(learner, first.header["publish_every_s"], reader, writer).run()
+    except (TradingError, OSError) as error:
+        with suppress(OSError, TimeoutError):
+            await _write(writer, learner_frames.pack("fault", {"reason": f"{type(error).__name__}: {error}"}))
+        return 1
+
+
+def _learner(frame: learner_frames.Frame, state: Path) -> Learner:
+    if frame.kind != "configure":
+        raise DataError(f"the first frame must be configure, not {frame.kind}")
+    given = frame.header
+    hidden = tuple(given["hidden_sizes"])
+    names = ("learning_rate", "batch_size", "gamma", "tau", "alpha", "automatic_entropy_tuning")
+    sac = SACConfig(policy_hiddens=hidden, q_hiddens=hidden, **{name: given[name] for name in names})
+    config = LearnerConfig(sac, given["replay_buffer_size"], given["min_rows"], given["update_to_data"])
+    specs = [AgentSpec(*spec) for spec in given["specs"]]
+    # Another spec learns in a folder of its own: nothing is reshaped, and nothing that was learned is lost.
+    return Learner(specs, config, given["seed"], state / given["spec"][:16], given["spec"])
+
+
+class _Work:
+    """Takes rows as they come, learns in between, reports every second and publishes when due."""
+
+    def __init__(self, learner: Learner, every_s: float, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._learner, self._reader, self._writer = learner, reader, writer
+        self._received, self._refused = 0, 0
+        self._error, self._fault = learner.notice, ""
+        self._figures: dict[str, dict[str, float]] = {}
+        self._drift: dict[str, float] = {}
+        self._ended, self._arrived = asyncio.Event(), asyncio.Event()
+        self._interval, self._slowest = every_s / 3, every_s * SLOWEST
+        self._publish_at: float | None = None
+        self._published_updates = learner.updates
+
+    async def run(self) -> int:
+        """Exit code: 0 after the input's end, 1 after a fault. Raises OSError when the last save fails."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._ended.set)
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(self._read())
+            await self._until_end()
+            reading.cancel()
+        signal.alarm(END_WITHIN_S)  # Whatever hangs from here on, nobody is left to end it.
+        with suppress(OSError):
+            if self._fault:
+                await _write(self._writer, learner_frames.pack("fault", {"reason": self._fault}))
+                return 1
+        self._learner.close()
+        with suppress(OSError):
+            await self._report()
+        return 0
+
+    async def _until_end(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await self._report()
+            if self._learner.version:
+                await self._send_weights(self._learner.version, self._learner.payload(), {})
+            report_at = loop.time() + STATUS_S
+            while not self._ended.is_set():
+                await self._learn()
+                if loop.time() >= report_at:
+                    report_at = loop.time() + STATUS_S
+                    self._flush()
+                    await self._report()
+                await self._publish_if_due(loop.time())
+        except Diverged as error:
+            self._fault = f"Diverged: {error}"
+        except OSError:
+            pass  # Nobody reads us: the parent is gone or hangs, and what was learned is saved below.
+
+    async def _read(self) -> None:
+        """Rows go to their ring as they come; the pipe itself holds the sender back when they come too fast."""
+        try:
+            while (frame := await learner_frames.read(self._reader)) is not None:
+                self._take(frame)
+                self._arrived.set()
+        except DataError as error:
+            self._error = str(error)
+        self._ended.set()
+        self._arrived.set()
+
+    def _take(self, frame: learner_frames.Frame) -> None:
+        rows = int(frame.header.get("rows", 0))
+        self._received += rows
+        try:
+            agent, columns = learner_frames.unpack_experiences(frame)
+            self._learner.add(agent, *columns)
+        except (DataError, ModelError, OSError) as error:
+            self._refused += rows
+            self._error = f"rows refused: {error}"
+
+    async def _learn(self) -> None:
+        infos = self._learner.step()
+        if infos is not None:
+            self._figures |= infos
+            await asyncio.sleep(0)
+            return
+        self._arrived.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_S):
+                await self._arrived.wait()
+
+    async def _publish_if_due(self, now: float) -> None:
+        if self._learner.updates == self._published_updates:
+            return
+        if self._publish_at is None:
+            self._publish_at = now + self._interval
+        if now < self._publish_at:
+            return
+        self._interval = min(self._interval * 2, self._slowest)
+        self._publish_at = now + self._interval
+        try:
+            published = self._learner.publish()
+        except OSError as error:
+            self._error = f"weights not saved and not published: {error}"
+            return
+        self._published_updates, self._drift = self._learner.updates, published.drift
+        await self._send_weights(published.version, published.payload, published.drift)
+
+    async def _send_weights(self, version: int, payload: bytes, drift: Mapping[str, float]) -> None:
+        header = {"version": version, "digest": hashlib.sha256(payload).hexdigest(), "spec": self._learner.spec, "drift": dict(drift)}
+        await _write(self._writer, learner_frames.pack("weights", header, payload))
+
+    def _flush(self) -> None:
+        try:
+            self._learner.flush()
+        except OSError as error:
+            self._error = f"replay buffer not flushed: {error}"
+
+    async def _report(self) -> None:
+        header: dict[str, Any] = {
+            "updates": self._learner.updates,
+            "experiences": self._learner.experiences,
+            "published_version": self._learner.version,
+            "received": self._received,
+            "rows_refused": self._refused,
+            "drift": self._drift,
+            "error": self._error,
+            "agents": self._figures,
+        }
+        await _write(self._writer, learner_frames.pack("status", header | average(self._figures)))
+
+
+async def _write(writer: asyncio.StreamWriter, frame: bytes) -> None:
+    """Send one frame. Raises TimeoutError when nobody reads it, OSError when nobody is left to."""
+    writer.write(frame)
+    async with asyncio.timeout(WRITE_WITHIN_S):
+        await writer.drain()
+
+
+if __name__ == "__main__":
+    main()

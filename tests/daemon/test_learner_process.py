@@ -1,0 +1,230 @@
+"""The learner learns in a process of its own, and its death, silence or nonsense is nobody's trouble but its own."""
+
+import asyncio
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from agents.core.events import UNSTAMPED, NewWeights
+from agents.market.observation import Experience
+from agents.serving.actors import Actors
+from daemon.learner import LearnerClient, LearnerOptions
+
+SPECS = (("risk", 6, 2, "r"), ("short_term", 8, 4, "s"))
+WITHIN_S = 60.0
+
+
+def options(state: Path, **changed: Any) -> LearnerOptions:
+    small: dict[str, Any] = {
+        "hidden_sizes": (16, 16), "batch_size": 32, "min_rows": 16, "replay_buffer_size": 5000, "publish_every_s": 0.3,
+        "first_backoff_s": 0.05, "learning_rate": 1e-2,
+    }  # fmt: skip
+    return LearnerOptions(state, SPECS, "spec", **small | changed)
+
+
+def rows(count: int, agent: str = "risk", state: int = 6, action: int = 2) -> list[Experience]:
+    rng = np.random.default_rng(count)
+    made = []
+    for at in range(count):
+        before, after = rng.standard_normal((2, state), np.float32)
+        act = np.tanh(rng.standard_normal(action, np.float32))
+        made.append(Experience(agent, None, at, before, act, float(-np.abs(act).sum()), after, False, 1.0, 0))
+    return made
+
+
+class Session:
+    """What stands where the trading side does: it offers rows and takes weights."""
+
+    def __init__(self, given: LearnerOptions) -> None:
+        self.weights: asyncio.Queue[NewWeights] = asyncio.Queue()
+        self.client = LearnerClient(given, self.weights.put, lambda: 1)
+
+    async def until(self, condition: Callable[[dict[str, Any]], bool]) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            while not condition(self.client.status):
+                await asyncio.sleep(0.01)
+
+    async def next_weights(self) -> NewWeights:
+        async with asyncio.timeout(WITHIN_S):
+            return await self.weights.get()
+
+
+@asynccontextmanager
+async def running(given: LearnerOptions) -> AsyncIterator[Session]:
+    session = Session(given)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(session.client.run())
+        yield session
+        await session.client.stop(WITHIN_S)
+        async with asyncio.timeout(WITHIN_S):
+            await task
+
+
+async def test_rows_become_weights_that_are_checked(tmp_path):
+    async with running(options(tmp_path)) as session:
+        session.client.offer(rows(40))
+        event = await session.next_weights()
+        assert event.stamp == UNSTAMPED
+        assert event.digest == hashlib.sha256(event.payload).hexdigest()
+        actors = Actors.from_payload(event.payload, "spec")
+        assert (actors.version, event.version, event.spec) == (1, 1, "spec")
+        assert actors.act("risk", np.ones((1, 6), np.float32)).any()
+        assert not actors.act("short_term", np.ones((1, 8), np.float32)).any()
+        child = psutil.Process(session.client.status["pid"])
+        assert child.nice() == 19
+        assert not {name for name in child.environ() if "KEY" in name or "SECRET" in name}
+        await session.until(lambda status: status["experiences"] == 40 and status["critic_loss"] is not None)
+        status = session.client.status
+        assert status["state"] in ("learning", "waiting")
+        assert {"critic_loss", "actor_loss", "alpha", "entropy"} <= status.keys()
+        assert status["updates"] <= 4 * status["experiences"]
+    assert session.client.status["state"] == "off"
+    assert not psutil.pid_exists(child.pid)
+
+
+async def test_a_killed_learner_comes_back_where_it_was(tmp_path):
+    async with running(options(tmp_path, update_to_data=0.5)) as session:
+        session.client.offer(rows(40))
+        await session.until(lambda status: status["updates"] == 20)
+        last = await session.next_weights()
+        while last.version < session.client.status["version"] or not session.weights.empty():
+            last = await session.next_weights()
+        # Nothing is left to learn, and the last publication has saved all of it.
+        await session.until(lambda status: status["state"] == "waiting")
+        first_pid = session.client.status["pid"]
+        os.kill(first_pid, signal.SIGKILL)
+        await session.until(lambda status: status["restarts"] == 1)
+        session.client.offer(rows(10))
+        await session.until(lambda status: status["pid"] != first_pid and status["experiences"] == 50)
+        assert "code -9" in session.client.status["error"] or session.client.status["error"] == ""
+        await session.until(lambda status: status["updates"] == 25)
+        following = await session.next_weights()
+        assert following.version > last.version
+        assert session.client.status["restarts"] == 1
+        assert session.client.status["lost"] == 0
+
+
+async def test_rows_wait_in_a_bounded_queue_and_the_oldest_give_way(tmp_path):
+    client = Session(options(tmp_path, queue_rows=30)).client
+    client.offer(rows(50))
+    client.offer(rows(7))
+    assert (client.status["queued"], client.status["dropped"]) == (30, 27)
+
+
+async def test_the_next_session_goes_on_from_the_last_unless_it_is_damaged(tmp_path):
+    async with running(options(tmp_path)) as session:
+        session.client.offer(rows(40))
+        await session.next_weights()
+    version, updates = session.client.status["version"], session.client.status["updates"]
+    async with running(options(tmp_path)) as session:
+        event = await session.next_weights()
+        assert event.version == version
+        await session.until(lambda status: status["updates"] >= updates)
+    folder = tmp_path / "spec"
+    for record in ("checkpoint.json", "previous.json"):
+        (folder / record).write_text("{")
+    async with running(options(tmp_path)) as session:
+        await session.until(lambda status: status["restarts"] >= 1)
+        assert "damaged" in session.client.status["error"]
+    assert (folder / "checkpoint.json").read_text() == "{"
+
+
+def script(body: str) -> tuple[str, ...]:
+    """A stand-in for the learner process that misbehaves."""
+    lines = ("import sys, time, hashlib", "from daemon import learner_frames as f", "out = sys.stdout.buffer", body, "out.flush()")
+    return (sys.executable, "-c", "\n".join(lines))
+
+
+async def test_a_silent_learner_is_killed_and_started_again(tmp_path):
+    async with running(options(tmp_path, command=script("time.sleep(600)"), silence_s=0.3)) as session:
+        await session.until(lambda status: status["restarts"] == 1)
+        assert "said nothing" in session.client.status["error"]
+        pid = session.client.status["pid"]
+        await session.until(lambda status: status["pid"] != pid)
+        await session.client.stop(0.1)
+
+
+async def test_nonsense_ends_the_learner_and_never_the_session(tmp_path):
+    async with running(options(tmp_path, command=script("print('Hello, I am a library that prints')"))) as session:
+        await session.until(lambda status: status["restarts"] >= 2)
+        assert "cannot be read" in session.client.status["error"]
+
+
+async def test_a_crash_says_its_last_words(tmp_path):
+    async with running(options(tmp_path, command=script("raise SystemExit('no such luck')"))) as session:
+        await session.until(lambda status: status["restarts"] >= 1)
+        assert session.client.status["error"] == "the learner process ended with code 1 (no such luck)"
+
+
+async def test_a_learner_that_cannot_be_started_is_tried_again(tmp_path):
+    async with running(options(tmp_path, command=(str(tmp_path / "absent"),))) as session:
+        await session.until(lambda status: status["restarts"] >= 2)
+        assert "could not be started" in session.client.status["error"]
+
+
+BAD_WEIGHTS = """
+import json, safetensors.numpy, numpy as np
+def weights(value, spec="spec", sizes=(("risk", 6, 2), ("short_term", 8, 4))):
+    tensors = {}
+    for name, state, action in sizes:
+        shapes = {"0.weight": (5, state), "0.bias": (5,)} | {f"{h}.{k}": s for h in ("mean", "log_std")
+                  for k, s in (("weight", (action, 5)), ("bias", (action,)))}
+        tensors |= {f"{name}.{k}": np.full(s, value, np.float32) for k, s in shapes.items()}
+    return safetensors.numpy.save(tensors, {"quartet-actors-1": json.dumps({"version": 3, "spec": spec})})
+def send(body, digest=None):
+    out.write(f.pack("weights", {"digest": digest or hashlib.sha256(body).hexdigest()}, body))
+send(weights(0.1), "0" * 64)
+send(weights(float("nan")))
+send(weights(0.1, "other"))
+send(weights(0.1, sizes=(("risk", 6, 2),)))
+send(weights(0.1, sizes=(("risk", 6, 2), ("short_term", 9, 4))))
+send(b"\\x80\\x04not a pickle that anyone would open")
+send(weights(0.5))
+send(weights(0.5))
+out.flush()
+time.sleep(600)
+"""
+
+
+async def test_unfit_weights_never_become_an_event(tmp_path):
+    async with running(options(tmp_path, command=script(BAD_WEIGHTS))) as session:
+        event = await session.next_weights()
+        assert Actors.from_payload(event.payload, "spec").act("risk", np.zeros((1, 6), np.float32)).any()
+        assert session.client.status["weights_refused"] == 6
+        assert session.client.status["version"] == 3
+        assert session.weights.empty()
+        await session.client.stop(0.1)
+
+
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from daemon.learner import LearnerClient, LearnerOptions
+async def main():
+    client = LearnerClient(LearnerOptions(Path(sys.argv[1]), (("risk", 6, 2, ""),), "spec", replay_buffer_size=10), lambda event: None, lambda: 0)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(client.run())
+        while not client.status["updates"] and client.status["state"] in ("off", "starting"):
+            await asyncio.sleep(0.01)
+        print(client.status["pid"], flush=True)
+asyncio.run(main())
+"""
+
+
+def test_the_learner_ends_when_its_parent_is_killed(tmp_path):
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    child = psutil.Process(int(parent.stdout.readline()))
+    assert child.is_running()
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+    psutil.wait_procs([child], timeout=WITHIN_S)
+    assert not child.is_running()

@@ -1,0 +1,189 @@
+"""Four sizes learn side by side, no faster than rows come, and only sound weights go out."""
+
+import numpy as np
+import pytest
+import torch
+
+from agents.core.errors import ConfigError, Diverged, NotFinite, SpecMismatch
+from agents.learning.learner import AgentSpec, Learner, LearnerConfig, average
+from agents.learning.sac import SACConfig
+from agents.serving.actors import Actors
+
+SPECS = [AgentSpec("risk", 6, 2), AgentSpec("short_term", 8, 4)]
+SMALL = SACConfig(learning_rate=1e-2, policy_hiddens=(16, 16), q_hiddens=(16, 16), batch_size=32)
+CONFIG = LearnerConfig(SMALL, replay_buffer_size=500, minimum_rows=16)
+
+
+def feed(learner: Learner, agent: str, count: int, seed: int = 0) -> None:
+    spec, rng = learner.specs[agent], np.random.default_rng(seed)
+    state, following = rng.standard_normal((2, count, spec.state_dim))
+    action = np.tanh(rng.standard_normal((count, spec.action_dim)))
+    learner.add(agent, state, action, -np.abs(action).sum(1), following, np.zeros(count), np.ones(count))
+
+
+def test_an_agent_learns_when_it_has_enough_rows_and_not_before():
+    learner = Learner(SPECS, CONFIG)
+    feed(learner, "risk", 15)
+    assert learner.step() is None
+    feed(learner, "risk", 1)
+    assert set(learner.step()) == {"risk"}
+    feed(learner, "short_term", 20)
+    assert set(learner.step()) == {"risk", "short_term"}
+
+
+@pytest.mark.parametrize("ratio", [0.5, 2.0, 4.0])
+def test_updates_never_outrun_the_rows(ratio):
+    learner = Learner(SPECS, LearnerConfig(SMALL, 500, minimum_rows=4, updates_per_row=ratio))
+    for _ in range(3):
+        feed(learner, "risk", 10)
+        while learner.step() is not None:
+            pass
+        assert learner.updates == int(ratio * learner.experiences)
+
+
+def test_the_figures_are_there_to_watch():
+    learner = Learner(SPECS, CONFIG)
+    feed(learner, "risk", 20)
+    info = learner.step()["risk"]
+    assert {"critic_loss", "actor_loss", "alpha", "entropy", "q_mean", "td_error", "reward", "actor_gradient"} <= set(info)
+    assert all(np.isfinite(list(info.values())))
+    assert average({"a": {"x": 1.0}, "b": {"x": 3.0, "y": 5.0}}) == {"x": 2.0, "y": 5.0}
+
+
+def test_bad_rows_are_refused_and_change_nothing():
+    learner = Learner(SPECS, CONFIG)
+    zeros = np.zeros((1, 6))
+    with pytest.raises(SpecMismatch, match="no agent named 'x'"):
+        learner.add("x", zeros, zeros, [0.0], zeros, [0.0])
+    with pytest.raises(SpecMismatch, match="action"):
+        learner.add("risk", zeros, zeros, [0.0], zeros, [0.0])
+    with pytest.raises(NotFinite):
+        learner.add("risk", zeros, [[0.0, np.nan]], [0.0], zeros, [0.0])
+    assert learner.experiences == 0
+
+
+def test_a_new_learner_publishes_the_prior():
+    learner = Learner(SPECS, CONFIG)
+    actors = Actors.from_payload(learner.publish().payload, learner.spec)
+    assert actors.version == 1
+    assert not actors.act("risk", np.ones((3, 6), np.float32)).any()
+
+
+def test_what_is_published_is_what_was_learned():
+    learner = Learner(SPECS, CONFIG)
+    feed(learner, "risk", 40)
+    for _ in range(5):
+        learner.step()
+    published = learner.publish()
+    state = np.random.default_rng(5).standard_normal((9, 6), np.float32)
+    ours = Actors.from_payload(published.payload, learner.spec).act("risk", state)
+    np.testing.assert_allclose(ours, learner.agents["risk"].act(state), atol=1e-5)
+    assert ours.any()
+    assert published.digest == Actors.from_payload(published.payload, learner.spec).digest
+
+
+def test_one_publication_moves_the_actions_by_a_bounded_amount_and_the_next_follow():
+    learner = Learner(SPECS, LearnerConfig(SMALL, 500, 16, updates_per_row=50, max_drift=0.05))
+    feed(learner, "risk", 40)
+    with torch.no_grad():
+        learner.agents["risk"].actor.mean.bias.fill_(1.0)
+    states = np.ascontiguousarray(learner.rings["risk"].latest(64).state)
+    goal, last = learner.agents["risk"].act(states), np.zeros((40, 2), np.float32)
+    for _ in range(60):
+        now = Actors.from_payload((sent := learner.publish()).payload, learner.spec).act("risk", states)
+        moved = float(np.sqrt(np.square(now - last).mean()))
+        assert moved == pytest.approx(sent.drift["risk"], abs=1e-5)
+        assert moved <= 0.05 + 1e-5
+        last = now
+    np.testing.assert_allclose(last, goal, atol=0.02)
+
+
+def test_weights_that_are_not_finite_are_never_published():
+    learner = Learner(SPECS, CONFIG)
+    before = learner.payload()
+    with torch.no_grad():
+        learner.agents["risk"].actor.mean.bias[0] = torch.nan
+    with pytest.raises(Diverged, match="risk"):
+        learner.publish()
+    assert (learner.version, learner.payload()) == (0, before)
+
+
+def learned(tmp_path, rounds: int = 4) -> Learner:
+    learner = Learner(SPECS, CONFIG, seed=3, directory=tmp_path)
+    feed(learner, "risk", 30)
+    feed(learner, "short_term", 30)
+    for _ in range(rounds):
+        learner.step()
+    return learner
+
+
+def release(learner: Learner) -> None:
+    """Let go of the files as a killed process does: without saving."""
+    for ring in learner.rings.values():
+        ring.close()
+
+
+def test_a_resumed_learner_goes_on_as_if_never_stopped(tmp_path):
+    learner = learned(tmp_path)
+    published = learner.publish()
+    learner.step()
+    expected = {name: tensor.clone() for name, tensor in learner.agents["risk"].tensors().items()}
+    release(learner)
+    again = Learner(SPECS, CONFIG, seed=99, directory=tmp_path)
+    assert (again.version, again.updates, again.experiences) == (1, 8, 60)
+    assert again.payload() == published.payload
+    again.step()
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, again.agents["risk"].tensors()[name]), name
+
+
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_resumed(tmp_path):
+    learner = learned(tmp_path)
+    learner.publish()
+    learner.step()
+    learner.publish()
+    release(learner)
+    (tmp_path / "checkpoint.json").write_text("{}")
+    again = Learner(SPECS, CONFIG, directory=tmp_path)
+    assert again.version == 1
+    assert "went back" in again.notice
+
+
+def test_nothing_goes_out_that_could_not_be_saved(tmp_path, monkeypatch):
+    learner = learned(tmp_path)
+    learner.publish()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("agents.learning.checkpoint.save", full)
+    before = learner.payload()
+    learner.step()
+    with pytest.raises(OSError, match="No space"):
+        learner.publish()
+    assert (learner.version, learner.payload()) == (1, before)
+    monkeypatch.undo()
+    assert learner.publish().version == 2
+
+
+@pytest.mark.parametrize(("specs", "spec"), [
+    ([AgentSpec("risk", 6, 2, "other"), SPECS[1]], None),
+    (SPECS, "other"),
+])  # fmt: skip
+def test_what_was_learned_for_other_columns_is_refused(tmp_path, specs, spec):
+    learner = learned(tmp_path)
+    learner.close()
+    with pytest.raises(SpecMismatch, match="another observation spec"):
+        Learner(specs, CONFIG, directory=tmp_path, spec=spec)
+
+
+def test_another_width_of_the_networks_is_refused(tmp_path):
+    learned(tmp_path).close()
+    wide = LearnerConfig(SACConfig(policy_hiddens=(8, 8), q_hiddens=(8, 8)), 500)
+    with pytest.raises(SpecMismatch, match="other sizes"):
+        Learner(SPECS, wide, directory=tmp_path)
+
+
+def test_senseless_settings_are_named():
+    with pytest.raises(ConfigError, match="updates_per_row"):
+        LearnerConfig(updates_per_row=0)
