@@ -33,6 +33,7 @@ from agents.market.state import MarketState
 from agents.serving.actors import Actors
 
 DAY = 86_400 * NS
+WARM_WITHIN_NS = 10 * NS
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +151,12 @@ class Engine:
             SHORT_TERM: ShortTerm(ShortTermParams(prior="none") if plain else ShortTermParams()),
             RISK: Risk(RiskParams(prior="none") if plain else RiskParams()),
         }
-        self._market_maker = MarketMaking(MarketMakingParams(prior="none") if plain else MarketMakingParams())
+        cadence = int(config.market_making_cadence_s * NS)
+        self._market_maker = MarketMaking(MarketMakingParams(prior="none" if plain else "glft", cadence_ns=cadence))
         self._noise = np.random.default_rng(config.seed)
         self._number = 0
         self._last_plan = 0
+        self._is_warm, self._first_mark = False, 0
         self._passed: dict[str, int] = {}
         self._memory = PlanMemory()
         self._day = _Day()
@@ -162,17 +165,18 @@ class Engine:
 
     def step(self, event: Event) -> Effects:
         """Take one fact; return what follows from it. Never raises for bad data: that is refused and counted."""
+        fills = self.ledger.fill_count
         self.market.apply(event)
         self.ledger.apply(event)
-        swapped = self._listen(event)
-        due = self._due()
+        swapped = self._listen(event, fresh=self.ledger.fill_count > fills)
+        due = self._due(event.stamp.at)
         if not due and event.stamp.at - self._last_plan < self.config.requote_after_s * NS:
             return Effects(swapped=swapped) if swapped else NOTHING
         return self._decide(event.stamp, due, swapped)
 
-    def _listen(self, event: Event) -> bool:
+    def _listen(self, event: Event, fresh: bool) -> bool:
         match event:
-            case Fill():
+            case Fill() if fresh:
                 order = self.ledger.orders.get(event.order_id)
                 self.attribution.apply(event, order.place.shares if order else (), self._marks())
             case Adjustment():
@@ -200,8 +204,10 @@ class Engine:
         self.weights_version = event.version
         return True
 
-    def _due(self) -> tuple[str, ...]:
+    def _due(self, at: int) -> tuple[str, ...]:
         """Agents whose cadence boundary has passed since they last spoke, in the order of wishes."""
+        if not self._warm(at):
+            return ()
         marks = {
             LONG_TERM: self.market.closed("1h"),
             SHORT_TERM: self.market.closed("1m"),
@@ -209,6 +215,15 @@ class Engine:
             RISK: self.market.closed("1m"),
         }
         return tuple(agent for agent in self.config.agents if marks[agent] > self._passed.get(agent, 0) and self._note(agent, marks[agent]))
+
+    def _warm(self, at: int) -> bool:
+        """Nobody speaks before every symbol has a price, or the late ones had their time: a slow agent speaks for all at once."""
+        if not self._is_warm:
+            known = sum(self.market.mark(s) is not None and s in self.ledger.instruments for s in self.symbols)
+            if known:
+                self._first_mark = self._first_mark or at
+            self._is_warm = known == len(self.symbols) or bool(known and at - self._first_mark > WARM_WITHIN_NS)
+        return self._is_warm
 
     def _note(self, agent: str, mark: int) -> bool:
         self._passed[agent] = mark
@@ -228,6 +243,8 @@ class Engine:
         inventory = self.attribution.inventory(marks, equity)
         target = self.stops.cut(coordinate(self.standing, symbols, self.market.now, inventory))
         safe = project(target, self.market, self.ledger, self.config.limits, self.risk)
+        if len(due) > (MARKET_MAKING in due):
+            self._cross_inside(safe, marks, equity)
         planned = plan(safe, self.market, self.ledger, self.config.limits, self._plan_context(stamp))
         if not (due or planned.commands):
             return Effects(swapped=swapped)
@@ -270,6 +287,12 @@ class Engine:
             halted=self.halted,
             requote_after_ns=int(self.config.requote_after_s * NS),
         )
+
+    def _cross_inside(self, safe: SafeTarget, marks: Mapping[Symbol, Decimal], equity: Decimal) -> None:
+        """Opposite wishes trade between sub-accounts at the mid, whether or not anything is left for the venue."""
+        for symbol, contributions in safe.contributions.items():
+            if symbol in marks:
+                self.attribution.wished_trades(symbol, contributions, safe.weights[symbol], equity, marks[symbol])
 
     def _propose(
         self, due: tuple[str, ...], symbols: tuple[Symbol, ...], marks: dict[Symbol, Decimal], equity: Decimal
