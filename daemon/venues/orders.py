@@ -112,8 +112,9 @@ class OrderDesk:
             raise
         except Exception as error:  # noqa: BLE001 - judged one by one; whatever is not a refusal is UNKNOWN
             verdict = judge_error(error)
-            log.warning("order_not_confirmed", order_id=place.order_id, symbol=place.symbol, outcome=verdict.outcome.value,
-                        reason=verdict.reason, error=f"{type(error).__name__}: {error}"[:300])  # fmt: skip
+            say = log.debug if verdict.outcome is Outcome.REJECTED else log.warning
+            say("order_not_confirmed", order_id=place.order_id, symbol=place.symbol, outcome=verdict.outcome.value,
+                reason=verdict.reason, error=f"{type(error).__name__}: {error}"[:300])  # fmt: skip
         tracked.answered.set()
         self._judge(tracked, verdict, view)
 

@@ -18,6 +18,7 @@ MS = 1_000_000
 _SIDES = {"buy": Side.BUY, "sell": Side.SELL}
 DECIMAL_PLACES, SIGNIFICANT_DIGITS, TICK_SIZE = 2, 3, 4
 """ccxt's precision modes."""
+INFINITY = float("inf")
 FINEST = Decimal("1e-8")
 """Grid assumed where an exchange states none."""
 
@@ -39,6 +40,8 @@ def number(value: Any, what: str) -> Decimal:
 
 def positive(value: Any, what: str) -> Decimal:
     """As `number`, and above zero."""
+    if type(value) is float and 0 < value < INFINITY:
+        return Decimal(repr(value))
     exact = number(value, what)
     if exact <= 0:
         raise DataError(f"{what}_not_positive")
@@ -64,30 +67,42 @@ def parse_trade(raw: Raw, symbol: Symbol, otherwise: int, tick_rule: Side | None
 class Levels:
     """Exact price levels by their float pair, remembered: most levels of a book repeat from one update to the next."""
 
-    def __init__(self, keep: int = 50_000) -> None:
+    def __init__(self, keep: int = 20_000) -> None:
         self._keep = keep
         self._known: dict[tuple[float, float], Level] = {}
+        self._prices: dict[float, Decimal] = {}
 
     def top(self, side: Sequence[Sequence[float]], depth: int, worse: int) -> tuple[Level, ...]:
         """The best `depth` levels, copied; raises DataError for a level that cannot be.
 
         `worse` is the direction in which prices get worse: -1 for bids, 1 for asks.
         """
-        known, last = self._known, None
+        known = self._known
+        last = -INFINITY
         out = []
         for level in side[:depth]:
-            pair = (level[0], level[1])
+            price = level[0]
+            pair = (price, level[1])
             exact = known.get(pair)
-            if last is not None and (pair[0] - last) * worse <= 0:
-                raise DataError("levels_unsorted")
-            last = pair[0]
             if exact is None:
-                exact = (positive(pair[0], "price"), positive(pair[1], "quantity"))
-                if len(known) >= self._keep:
-                    known.clear()
-                known[pair] = exact
+                exact = self._learn(pair)
+            if price * worse <= last:
+                raise DataError("levels_unsorted")
+            last = price * worse
             out.append(exact)
         return tuple(out)
+
+    def _learn(self, pair: tuple[float, float]) -> Level:
+        price, quantity = self._prices.get(pair[0]), pair[1]
+        if price is None:
+            if len(self._prices) >= self._keep:
+                self._prices.clear()
+            price = self._prices[pair[0]] = positive(pair[0], "price")
+        exact = (price, Decimal(repr(quantity)) if 0 < quantity < INFINITY else positive(quantity, "quantity"))
+        if len(self._known) >= self._keep:
+            self._known.clear()
+        self._known[pair] = exact
+        return exact
 
 
 def parse_book(raw: Raw, symbol: Symbol, depth: int, otherwise: int, levels: Levels) -> BookSnapshot:
