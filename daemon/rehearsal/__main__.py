@@ -53,7 +53,7 @@ def parse(arguments: Sequence[str] | None = None) -> RehearsalConfig:
     parser.add_argument("--secret", help="its secret")
     parser.add_argument("--weight-limit", type=int, help="request weight per minute")
     parser.add_argument("--order-limit", type=int, help="new orders per ten seconds")
-    parser.add_argument("--linger", type=float, help="seconds that the account can still be asked after a tape's end")
+    parser.add_argument("--linger", type=float, help="seconds that the account can still be asked after a tape's end (30 under a parent that holds standard input, else 0)")
     parser.add_argument("--certificate", type=Path, help="PEM file: serve TLS, for clients that dial the exchange's own names")
     parser.add_argument("--private-key", type=Path, help="PEM file with the certificate's key")
     given = parser.parse_args(arguments)
@@ -112,7 +112,7 @@ async def _run(config: RehearsalConfig) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 after SIGTERM, SIGINT, the parent's end or a tape's end; 2 for what the caller must mend."""
     config = parse(arguments)
-    if _held_by_parent() and config.linger_s == 0:
+    if _held_by_parent() and config.linger_s is None:
         config = replace(config, linger_s=LINGER_WITH_PARENT_S)
     try:
         asyncio.run(_run(config))

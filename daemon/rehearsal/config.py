@@ -27,7 +27,7 @@ class RehearsalConfig:
     """Request weight per minute."""
     order_limit: int = 100
     """New orders per ten seconds."""
-    linger_s: float = 0.0
-    """How long orders and balances can still be asked for after a tape has ended."""
+    linger_s: float | None = None
+    """How long orders and balances can still be asked for after a tape has ended; None is not at all."""
     certificate: Path | None = None
     private_key: Path | None = None

@@ -32,7 +32,7 @@ class Floor:
         self.markets.now = max(self.markets.now, to)
         now_ms = self.markets.now // MS
         for public in self.markets:
-            public.roll(now_ms)
+            public.settle(now_ms)
 
     def _take(self, event: MarketEvent) -> None:
         public = self.markets.by_symbol.get(event.symbol)

@@ -48,6 +48,7 @@ class PublicMarket:
         self.closed: list[tuple[str, Candle]] = []
         """(interval, candle) closed since the last publication."""
         self._next_trade_id = FIRST_TRADE_ID
+        self._newest_book: BookSnapshot | None = None
 
         def history(interval: str, end_ms: int, limit: int) -> list[HistoryRow]:
             return source.history(self.symbol, interval, end_ms, limit)
@@ -55,7 +56,8 @@ class PublicMarket:
         self.candles = {interval: CandleSeries(interval, start_ms, history) for interval in INTERVALS_MS}
 
     def book(self, event: BookSnapshot) -> None:
-        self.depth.apply(event)
+        """The newest book; the public sees the last one of a tick."""
+        self._newest_book = event
 
     def print_trade(self, market_ms: int, price: Decimal, quantity: Decimal, aggressor: Side) -> int:
         """Publish one execution; returns its trade id."""
@@ -72,8 +74,11 @@ class PublicMarket:
                 self.closed.append((interval, closed))
         return trade_id
 
-    def roll(self, market_ms: int) -> None:
-        """Close the candles that time has ended, whether or not anything traded."""
+    def settle(self, market_ms: int) -> None:
+        """The end of a tick: show the newest book, and close the candles that time has ended, whether or not anything traded."""
+        if self._newest_book is not None:
+            self.depth.apply(self._newest_book)
+            self._newest_book = None
         for interval, series in self.candles.items():
             for closed in series.roll(market_ms):
                 self.closed.append((interval, closed))

@@ -127,11 +127,12 @@ async def serve(
     `ready` is told the greeting (port, symbols, key pair) once the server listens, `ended` that the market is over.
     Raises ConfigError when the port is taken, DataError when the tape can't be read.
     """
+    tls = _tls(config)
     server = RehearsalServer(config, clock or MonotonicClock())
     runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=CLOSE_WITHIN_S)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, HOST, config.port, ssl_context=_tls(config))
+        site = web.TCPSite(runner, HOST, config.port, ssl_context=tls)
         try:
             await site.start()
         except OSError as error:
@@ -139,7 +140,7 @@ async def serve(
         ready(server.greeting(runner.addresses[0][1]))
         await server.run()
         ended()
-        await asyncio.sleep(config.linger_s)
+        await asyncio.sleep(config.linger_s or 0.0)
     finally:
         await server.close()
         await runner.cleanup()
@@ -149,5 +150,8 @@ def _tls(config: RehearsalConfig) -> ssl.SSLContext | None:
     if config.certificate is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(config.certificate, config.private_key)
+    try:
+        context.load_cert_chain(config.certificate, config.private_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"certificate {config.certificate} and its key cannot be used ({error}); give PEM files that fit together") from error
     return context

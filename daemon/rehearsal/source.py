@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from agents.core.events import MarketEvent
+from agents.core.errors import DataError
+from agents.core.events import BookSnapshot, Event, MarketEvent, Trade
 from agents.core.instruments import Instrument, Symbol
 from agents.market.synthetic import SyntheticMarket
 from agents.market.synthetic_assets import KNOWN
@@ -52,14 +53,14 @@ class SyntheticSource:
 
 
 class TapeSource:
-    """A recorded tape, in its own recorded time, until it ends. Nothing is known from before it."""
+    """Books and prints of a recorded tape, in its own recorded time, until it ends. Nothing is known from before it."""
 
-    def __init__(self, instruments: Mapping[Symbol, Instrument], start: int, events: Iterator[MarketEvent]) -> None:
+    def __init__(self, instruments: Mapping[Symbol, Instrument], start: int, events: Iterator[Event]) -> None:
         self.instruments = instruments
         self.start = start
         self.ended = False
-        self._events = events
-        self._next: MarketEvent | None = next(self._events, None)
+        self._events = (event for event in events if isinstance(event, BookSnapshot | Trade))
+        self._next: BookSnapshot | Trade | None = next(self._events, None)
 
     def step(self, to: int) -> Sequence[MarketEvent]:
         due: list[MarketEvent] = []
@@ -82,7 +83,9 @@ def open_source(config: RehearsalConfig, start: int) -> Source:
         from agents.market.tape import open_tape  # brings polars, which the synthetic market has no need of
 
         tape = open_tape(config.data, symbols=config.symbols or None)
-        return TapeSource(tape.instruments, tape.start, iter(tape.events()))
+        if tape.kind == "candles":
+            raise DataError(f"{config.data} holds candles, and an exchange shows books and trades: give a book session, or use the backtest")
+        return TapeSource(tape.instruments, tape.start, tape.events())
     rate = config.trade_rate
     if rate is None:
         rate = max(TRADES_AT_LEAST, TRADES_A_SECOND * min(config.speed, 60.0) / 60.0) / config.speed

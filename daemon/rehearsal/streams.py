@@ -87,7 +87,7 @@ def _streams_of_url(request: web.Request) -> list[str]:
     named = request.query.get("streams", "")
     if request.path.startswith("/ws/"):
         named = request.match_info.get("streams", "")
-    return [name for name in named.split("/") if name][:MAX_STREAMS]
+    return [name for name in named.split("/") if "@" in name][:MAX_STREAMS]
 
 
 def answer(hub: Hub, connection: Connection, text: str) -> dict[str, object]:
