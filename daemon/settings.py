@@ -156,7 +156,6 @@ class Risk(Section):
 class ReinforcementLearning(Section):
     """How the four agents learn, in a process of their own."""
 
-    enabled: bool = Field(True, description="Whether a learner process runs; without it the agents keep their weights.")
     learning_rate: Positive = Field(3e-4, le=1, description="Step size of all networks.")
     batch_size: int = Field(256, ge=1, le=65_536, description="Rows sampled for one update of one agent.")
     replay_buffer_size: int = Field(1_000_000, ge=1, description="Rows kept per agent; the oldest give way.")
@@ -229,9 +228,6 @@ class Feed(Section):
     """Market data: how much of it, and when it is too old to act on."""
 
     stale_after_s: Positive = Field(10.0, description="A book older than this takes no new risk.")
-    book_silence_s: Positive = Field(3.0, description="A book stream silent for this long is torn down and dialled again.")
-    trade_silence_s: Positive = Field(15.0, description="The same for the trades of all symbols together.")
-    poll_s: Positive = Field(1.0, description="Pause between two requests where an exchange has no stream for something.")
     depth: int = Field(20, ge=5, le=100, description="Book levels kept on each side.")
     reload_markets_h: Positive = Field(24.0, description="Hours between two reloads of the exchange's filters and fees.")
 

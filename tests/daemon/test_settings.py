@@ -51,7 +51,8 @@ def test_seed_keys_keep_their_names_and_defaults():
 
 def test_risk_defaults_are_the_limits_own():
     limits, renamed = Limits(), {"max_open_orders": "max_order_count"}
-    for name in Risk.model_fields:
+    assert Risk().max_orders_per_second <= limits.max_orders_per_second  # lower: what real exchanges bear
+    for name in Risk.model_fields.keys() - {"max_orders_per_second"}:
         assert getattr(Risk(), name) == getattr(limits, renamed.get(name, name)), name
 
 
@@ -219,6 +220,13 @@ def test_the_tree_is_frozen():
 
 def test_public_is_itself_a_configuration(tmp_path):
     assert loaded(tmp_path, json.dumps(Settings().public())).public() == Settings().public()
+
+
+def test_no_setting_is_dead():
+    """Each leaf is read by the code that makes objects of settings."""
+    code = "".join((ROOT / "daemon" / f"{name}.py").read_text() for name in ("session", "wiring", "offline", "cli"))
+    leaves = [(section, name) for section, field in Settings.model_fields.items() for name in getattr(field.annotation, "model_fields", {})]
+    assert [f"{section}.{name}" for section, name in leaves if f".{name}" not in code] == []
 
 
 def test_every_field_has_a_sentence():
