@@ -87,8 +87,12 @@ def _work(sheet: Sheet, instrument: Instrument, need: Decimal) -> None:
     if gap * price < smallest:
         sheet.refuse(symbol, side, "below_min_notional", f"{gap:.8g} at {price}")
         return
-    quantity = _slice(sheet, instrument, side, style, gap, price, smallest)
-    if quantity * price < smallest:
+    least = (smallest / price / instrument.lot).to_integral_value(ROUND_CEILING) * instrument.lot
+    allowance = sheet.allowance(symbol, side, style.participation, least)
+    quantity = _slice(sheet, instrument, side, gap, price, least, allowance)
+    if allowance < least:
+        sheet.refuse(symbol, side, "participation", f"{gap:.8g} waits for the next minute's volume")
+    elif quantity < least:
         sheet.refuse(symbol, side, "no_room", f"{gap:.8g} at {price}, room for {quantity}")
     elif not _clear(sheet, symbol, side, price):
         sheet.refuse(symbol, side, "self_trade", "own quotes in the way are cancelled first")
@@ -138,16 +142,15 @@ def _kind(style: Style) -> tuple[TimeInForce, bool]:
     return (TimeInForce.IOC if style.urgency > URGENT else TimeInForce.GTC), style.urgency < PATIENT
 
 
-def _slice(sheet: Sheet, instrument: Instrument, side: Side, style: Style, gap: Decimal, price: Decimal, smallest: Decimal) -> Decimal:
-    """The part of the gap that goes out now: share of recent volume and of displayed depth, room, inventory; on the lot.
+def _slice(sheet: Sheet, instrument: Instrument, side: Side, gap: Decimal, price: Decimal, least: Decimal, share: Decimal) -> Decimal:
+    """The part of the gap that goes out now, on the lot: `share` of volume, share of displayed depth, size, room, inventory.
 
-    A market too thin for the smallest legal order still gets that one.
+    `least` is the smallest legal order: a market too thin for it still gets that one, and no rest below it is left behind.
     """
-    least = (smallest / price / instrument.lot).to_integral_value(ROUND_CEILING) * instrument.lot
-    share = max(sheet.depth(instrument.symbol, side), least)
-    share = min(share, max(sheet.largest / price, least), instrument.max_quantity, instrument.max_notional / price)
+    share = min(share, max(sheet.depth(instrument.symbol, side), least), max(sheet.largest / price, least))
+    share = min(share, instrument.max_quantity, instrument.max_notional / price)
     allowed = sheet.room(instrument, price) if side is Side.BUY else sheet.free(instrument.symbol)
-    if (gap - share) * price < smallest:  # what would be left could not be traded any more
+    if gap - share < least:
         share = gap
     return instrument.round_quantity(max(min(gap, share, allowed), ZERO))
 

@@ -17,6 +17,8 @@ from agents.market.state import MarketState
 RESTING = frozenset({OrderState.OPEN, OrderState.PARTIAL})
 """States in which an order may be cancelled or amended: PENDING has not been answered, UNKNOWN is looked up, CANCELING is on its way."""
 UNLIMITED = Decimal("1e18")
+VOLUME_BARS = 5
+"""Bars over which recent volume is averaged: one quiet minute is no reason to stop."""
 
 Shares = tuple[tuple[str, float], ...]
 
@@ -29,6 +31,8 @@ class PlanMemory:
     """When the quotes of a symbol were last touched."""
     worked: dict[tuple[Symbol, Side], int] = field(default_factory=dict)
     """When a directional order was last placed or cancelled."""
+    started: dict[Symbol, tuple[int, Decimal]] = field(default_factory=dict)
+    """The present volume window of a symbol (market time over its length) and the position at its start."""
     sent: deque[int] = field(default_factory=deque)
     """Stamps of the new orders of the last second."""
 
@@ -83,6 +87,7 @@ class Sheet:
         self._cap = Decimal(repr(limits.position_cap)) * safe.equity
         self._collar = Decimal(repr(limits.price_collar))
         self._leg = 0
+        self._touches: dict[Symbol, tuple[Decimal, Decimal]] = {}
         self.least_notional = Decimal(repr(limits.min_order_notional))
         self.largest = Decimal(repr(limits.max_order_notional)) * safe.equity
         """Quote value of the largest single order."""
@@ -122,6 +127,11 @@ class Sheet:
 
     def touch(self, symbol: Symbol) -> tuple[Decimal, Decimal]:
         """Best bid and ask without our own orders: whoever follows his own quote chases it. The mark where a side is empty."""
+        if (seen := self._touches.get(symbol)) is None:
+            seen = self._touches[symbol] = self._touch(symbol)
+        return seen
+
+    def _touch(self, symbol: Symbol) -> tuple[Decimal, Decimal]:
         mark, book = self.safe.marks[symbol], self.market.book(symbol)
         own: dict[Decimal, Decimal] = {}
         for order in self.orders.get(symbol, ()):
@@ -137,6 +147,24 @@ class Sheet:
         book = self.market.book(symbol)
         levels = book.asks if side is Side.BUY else book.bids
         return sum((quantity for _, quantity in levels), ZERO) * Decimal(repr(self.limits.depth_share)) if levels else UNLIMITED
+
+    def allowance(self, symbol: Symbol, side: Side, participation: float, least: Decimal) -> Decimal:
+        """Base quantity that `participation` in recent volume still allows in this minute, after what filled in it and what works.
+
+        Volume is the mean of the last closed minutes, of longer bars where there are no minutes; unlimited where there is none.
+        However thin the market, `least` may be traded once a minute. What must be sold is not held back by volume.
+        """
+        if side is Side.SELL and symbol in self.safe.reasons:
+            return UNLIMITED
+        ring = next((ring for ring in self.market.bars(symbol).rings.values() if len(ring)), None)
+        if ring is None:
+            return UNLIMITED
+        position, window = self.ledger.position(symbol), self.market.now // ring.length
+        if self.context.memory.started.get(symbol, (None, ZERO))[0] != window:
+            self.context.memory.started[symbol] = (window, position)
+        done = side.value * (position - self.context.memory.started[symbol][1])
+        share = Decimal(repr(float(ring.volume[-VOLUME_BARS:].mean()) * participation))
+        return max(share, least) - max(done, ZERO) - sum((order.remaining for order in self.resting(symbol, side, quotes=False)), ZERO)
 
     def overdrawn(self, symbol: Symbol) -> bool:
         """Whether the worst case of the orders that already stand is above the cap, the total or the cash."""

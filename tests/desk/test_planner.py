@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agents.core.events import BookSnapshot, Stamp
-from agents.core.instruments import Side, Symbol
+from agents.core.events import Bar, BookSnapshot, Stamp
+from agents.core.instruments import NS, Side, Symbol
 from agents.core.orders import Amend, Cancel, OrderState, Place, TimeInForce
 from agents.desk.gate import is_quote
 from agents.desk.limits import Limits
@@ -156,6 +156,46 @@ def test_displayed_depth_limits_a_slice():
     world.book(BTC, depth="400")
     (order,) = placed(world.plan(world.target({BTC: 0.1}, style=URGENT)))
     assert order.quantity == Decimal("0.01"), "a quarter of five levels of 400"
+
+
+def minutes(world, symbol, volume, count=5):
+    start = world.at // (60 * NS) * 60 * NS
+    mark = world.mark(symbol)
+    for back in range(count, 0, -1):
+        world.apply(Bar(Stamp(world.at), symbol, start - back * 60 * NS, "1m", mark, mark, mark, mark, Decimal(volume)))
+
+
+def test_participation_bounds_what_is_traded_in_a_minute():
+    world = World(limits=FREE)
+    minutes(world, BTC, "0.1")
+    target = world.target({BTC: 0.1}, style=URGENT)
+    (order,) = placed(world.step(target))
+    assert order.quantity == Decimal("0.005"), "5 % of 0.1"
+    world.fill(order.order_id)
+    world.later(5)
+    assert reasons(world.step(target)) == ["participation"]
+    world.at += 60 * NS
+    world.book(BTC)
+    assert [o.quantity for o in placed(world.step(target))] == [Decimal("0.005")]
+
+
+def test_a_market_without_volume_gets_one_smallest_order_a_minute():
+    world = World(limits=FREE)
+    minutes(world, BTC, "0.00001")
+    target = world.target({BTC: 0.1}, style=URGENT)
+    (order,) = placed(world.step(target))
+    assert order.quantity == Decimal("0.0001")
+    world.fill(order.order_id)
+    world.later(5)
+    assert reasons(world.step(target)) == ["participation"]
+
+
+def test_what_must_be_sold_does_not_wait_for_volume():
+    world = World(limits=FREE)
+    quantity = world.own(BTC, 0.1)
+    minutes(world, BTC, "0.001")
+    world.state.halted = True
+    assert [o.quantity for o in placed(world.plan(world.target({BTC: 0.0}, style=URGENT)))] == [quantity]
 
 
 def test_the_largest_order_is_a_share_of_equity():
