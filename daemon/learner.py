@@ -29,6 +29,8 @@ log = structlog.get_logger()
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
 """What the learner inherits of our environment: never the exchange's keys."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+EXIT_S = 5.0
+"""From the end of a process's output to its own."""
 HEALTHY_S = 60.0
 """A process that lived so long starts the back-off anew."""
 
@@ -84,6 +86,7 @@ class LearnerClient:
         self._sent = 0
         self._received_before = 0
         self._words: deque[str] = deque(maxlen=20)
+        self._code = 0
         self.status: dict[str, Any] = {
             "state": "off", "pid": None, "restarts": 0, "updates": 0, "experiences": 0, "version": 0, "critic_loss": None,
             "actor_loss": None, "alpha": None, "entropy": None, "queued": 0, "dropped": 0, "lost": 0, "rows_refused": 0,
@@ -108,6 +111,7 @@ class LearnerClient:
                 started = loop.time()
                 reason = await self._life()
                 if self._stopping.is_set():
+                    self._say_how_it_ended(reason)
                     break
                 if loop.time() - started > HEALTHY_S:
                     wait_s = self._options.first_backoff_s
@@ -144,17 +148,26 @@ class LearnerClient:
         self._process, reason = process, ""
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._feed(process)), group.create_task(self._listen(process))]
+                feeding, listening = group.create_task(self._feed(process)), group.create_task(self._listen(process))
                 reason = await self._converse(process)
-                for task in tasks:
-                    task.cancel()
+                feeding.cancel()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(EXIT_S):
+                        await process.wait()
+                        await listening
+                listening.cancel()
         finally:
             _kill(process)
-            code = await process.wait()
+            self._code = await process.wait()
             self._account()
             self._process = None
-        words = f" ({self._words[-1]})" if code and self._words else ""
-        return reason or f"the learner process ended with code {code}{words}"
+        words = f" ({self._words[-1]})" if self._code and self._words else ""
+        return reason or f"the learner process ended with code {self._code}{words}"
+
+    def _say_how_it_ended(self, reason: str) -> None:
+        if self._code:
+            self.status["error"] = reason
+            log.warning("learner_ended", reason=reason, restarts=self.status["restarts"])
 
     async def _start(self) -> Process:
         options = self._options
@@ -213,8 +226,10 @@ class LearnerClient:
                 async with asyncio.timeout(self._options.silence_s):
                     frame = await learner_frames.read(process.stdout)
             except TimeoutError:
+                _kill(process)
                 return f"the learner said nothing for {self._options.silence_s:g} s"
             except DataError as error:
+                _kill(process)
                 return reason or f"the learner's output cannot be read: {error}"
             if frame is None:
                 return reason
@@ -227,6 +242,7 @@ class LearnerClient:
                 case "fault":
                     reason = str(frame.header.get("reason", "the learner gave up"))
                 case _:
+                    _kill(process)
                     return f"the learner sent a frame of unknown kind {frame.kind!r}"
 
     def _note(self, header: dict[str, Any]) -> None:

@@ -106,9 +106,9 @@ class _Work:
             if self._fault:
                 await _write(self._writer, learner_frames.pack("fault", {"reason": self._fault}))
                 return 1
-        self._learner.close()
         with suppress(OSError):
             await self._report()
+        self._learner.close()
         return 0
 
     async def _until_end(self) -> None:

@@ -87,7 +87,7 @@ async def test_rows_become_weights_that_are_checked(tmp_path):
         assert status["state"] in ("learning", "waiting")
         assert {"critic_loss", "actor_loss", "alpha", "entropy"} <= status.keys()
         assert status["updates"] <= 4 * status["experiences"]
-    assert session.client.status["state"] == "off"
+    assert (session.client.status["state"], session.client.status["error"], session.client.status["lost"]) == ("off", "", 0)
     assert not psutil.pid_exists(child.pid)
 
 
