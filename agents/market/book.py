@@ -24,8 +24,21 @@ class Book:
     """
 
     __slots__ = (
-        "ask_prices", "ask_sizes", "bid_prices", "bid_sizes", "flaw", "quotes_only", "stale_after_ns", "stamp_at", "time", "version",
-        "_ask_depth", "_asks", "_bid_depth", "_bids", "_final_id",
+        "_ask_depth",
+        "_asks",
+        "_bid_depth",
+        "_bids",
+        "_final_id",
+        "ask_prices",
+        "ask_sizes",
+        "bid_prices",
+        "bid_sizes",
+        "flaw",
+        "quotes_only",
+        "stale_after_ns",
+        "stamp_at",
+        "time",
+        "version",
     )  # fmt: skip
 
     def __init__(self, stale_after_ns: int = STALE_AFTER_NS) -> None:

@@ -103,7 +103,7 @@ PORTFOLIO_COLUMNS = (
 """One row for the whole book; weights are fractions of equity, risk numbers of one day unless annualised."""
 
 
-WISH_COLUMNS = (*LONG_TERM_WISH, *LONG_TERM_HORIZON, *SHORT_TERM_WISH, *MARKET_MAKING_WISH, *RISK_WISH)
+WISH_COLUMNS = (*LONG_TERM_WISH, *LONG_TERM_HORIZON, *SHORT_TERM_WISH, *MARKET_MAKING_WISH)
 
 Block = tuple[str, tuple[str, ...]]
 """Who computes it, and the names taken from there, in order."""
@@ -118,6 +118,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "stop": STOP_COLUMNS,
     "account": ACCOUNT_COLUMNS,
     "wish": WISH_COLUMNS,
+    "multiplier": RISK_WISH,
     "queue": QUEUE_COLUMNS,
     "portfolio": PORTFOLIO_COLUMNS,
 }
@@ -131,7 +132,8 @@ LAYOUT: dict[str, tuple[Block, ...]] = {
         ("position", POSITION_COLUMNS),
         ("stop", STOP_COLUMNS),
         ("account", ACCOUNT_COLUMNS),
-        ("wish", (*LONG_TERM_WISH, *LONG_TERM_HORIZON, "short_term_weight", *RISK_WISH)),
+        ("wish", (*LONG_TERM_WISH, *LONG_TERM_HORIZON, "short_term_weight")),
+        ("multiplier", RISK_WISH),
     ),
     "short_term": (
         ("minute", MINUTE_COLUMNS),
@@ -140,7 +142,8 @@ LAYOUT: dict[str, tuple[Block, ...]] = {
         ("hour", ("volatility_1h", "momentum_1d", "momentum_7d")),
         ("position", POSITION_COLUMNS),
         ("account", ("cash_weight", "drawdown")),
-        ("wish", (*LONG_TERM_WISH, *SHORT_TERM_WISH, *RISK_WISH)),
+        ("wish", (*LONG_TERM_WISH, *SHORT_TERM_WISH)),
+        ("multiplier", RISK_WISH),
     ),
     "market_making": (
         ("flow", FLOW_COLUMNS),
@@ -151,12 +154,13 @@ LAYOUT: dict[str, tuple[Block, ...]] = {
         ("hour", ("volatility_1h",)),
         ("position", POSITION_COLUMNS),
         ("account", ("cash_weight", "gross", "drawdown")),
-        ("wish", (*LONG_TERM_WISH, *SHORT_TERM_WISH, *MARKET_MAKING_WISH, *RISK_WISH)),
+        ("wish", (*LONG_TERM_WISH, *SHORT_TERM_WISH, *MARKET_MAKING_WISH)),
+        ("multiplier", RISK_WISH),
     ),
     "risk": (
         ("portfolio", PORTFOLIO_COLUMNS),
         ("clock", CLOCK_COLUMNS),
-        ("wish", RISK_WISH),
+        ("multiplier", RISK_WISH),
     ),
 }
 """By agent: its blocks from left to right; what is left of its size is reserved."""

@@ -1,8 +1,9 @@
 """What one agent sees, as one matrix of named columns: the border where Decimal becomes float32."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import cos, pi, sin
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,9 @@ from agents.core.errors import NotFinite
 from agents.core.instruments import Symbol
 from agents.core.ledger import Ledger
 from agents.market.columns import ACTION_SIZES, AGENTS, LAYOUT, SOURCES, SPEC_HASH, SPECS, STATE_SIZES, ObservationSpec
+from agents.market.features import DAY
+from agents.market.holdings import Context, Holdings
+from agents.market.portfolio import portfolio
 from agents.market.state import MarketState
 
 __all__ = [
@@ -18,7 +22,10 @@ __all__ = [
 ]  # fmt: skip
 
 Floats = npt.NDArray[np.float32]
-Wishes = Mapping[str, Mapping[Symbol, Mapping[str, float]]]
+Floats64 = npt.NDArray[np.float64]
+
+LARGEST = 1e6
+"""Bound of every number seen: what is beyond it says no more, and stays far from where float32 ends."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,25 +68,52 @@ class Experience:
     version: int
 
 
-@dataclass(slots=True)
-class Context:
-    """What the engine knows beyond market and ledger. Weights, fees and turnover are fractions of equity; money is in quote."""
-
-    equity: float
-    peak_equity: float
-    wishes: Wishes = field(default_factory=dict)
-    """agent -> symbol -> the named numbers of its standing wish; the risk agent's stand under ""."""
-    stops: Mapping[Symbol, tuple[float, float]] = field(default_factory=dict)
-    """symbol -> (distance as a fraction of price, age in hours)."""
-    fees_paid_day: float = 0.0
-    turnover_day: float = 0.0
-    risk: Mapping[str, float] = field(default_factory=dict)
-    """Values that replace portfolio columns of the same name, such as var_95 or headroom_gross."""
-
-
 def observe(agent: str, market: MarketState, ledger: Ledger, symbols: Sequence[Symbol], context: Context) -> Observation:
     """What `agent` sees now. Raises NotFinite, naming the column, rather than hand on a NaN or an infinity."""
-    spec = SPECS[agent]
-    rows = 1 if agent == "risk" else len(symbols)
-    matrix = np.zeros((rows, spec.size), dtype=np.float32)
-    return Observation(agent, tuple(symbols), market.now, matrix)
+    spec, plan = SPECS[agent], _PLANS[agent]
+    view = Holdings(market, ledger, symbols, context)
+    wide = np.zeros((1 if agent == "risk" else len(view.symbols), spec.size))
+    for source, picks, columns in plan:
+        wide[:, columns] = _SOURCES[source](view)[:, picks]
+    if (volume := spec.index.get("volume_1m_notional")) is not None:
+        wide[:, volume] *= view.scale
+    if not np.isfinite(wide).all():
+        row, column = np.argwhere(~np.isfinite(wide))[0]
+        who = view.symbols[row] if agent != "risk" else "the portfolio"
+        raise NotFinite(f"{agent}: {spec.columns[column]} of {who} is {wide[row, column]}")
+    return Observation(agent, view.symbols, market.now, np.clip(wide, -LARGEST, LARGEST).astype(np.float32))
+
+
+def _clock(view: Holdings) -> Floats64:
+    """CLOCK_COLUMNS, [1, 4], of market time in UTC."""
+    minute = view.market.now % DAY / DAY * 2 * pi
+    week = (view.market.now - 4 * DAY) % (7 * DAY) / (7 * DAY) * 2 * pi  # the epoch was a Thursday; the week begins on Monday
+    return np.array([[sin(minute), cos(minute), sin(week), cos(week)]])
+
+
+_SOURCES: dict[str, Callable[[Holdings], Floats64]] = {
+    "hour": lambda view: view.market.hour_columns()[view.rows],
+    "minute": lambda view: view.market.minute_columns()[view.rows],
+    "clock": _clock,
+    "flow": lambda view: view.market.flow_columns(view.rows.tolist()),
+    "depth": lambda view: view.market.depth_columns(view.rows.tolist()),
+    "position": Holdings.position,
+    "stop": Holdings.stop,
+    "account": Holdings.account,
+    "wish": Holdings.wish,
+    "multiplier": Holdings.multiplier,
+    "queue": Holdings.queue,
+    "portfolio": portfolio,
+}
+
+
+def _plan(agent: str) -> tuple[tuple[str, list[int], slice], ...]:
+    """Which columns of which source stand where in the agent's row."""
+    steps, start = [], 0
+    for source, names in LAYOUT[agent]:
+        steps.append((source, [SOURCES[source].index(name) for name in names], slice(start, start + len(names))))
+        start += len(names)
+    return tuple(steps)
+
+
+_PLANS = {agent: _plan(agent) for agent in AGENTS}
