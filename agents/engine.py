@@ -155,7 +155,8 @@ class Engine:
         self._market_maker = MarketMaking(MarketMakingParams(prior="none" if plain else "glft", cadence_ns=cadence))
         self._noise = np.random.default_rng(config.seed)
         self._number = 0
-        self._last_plan = 0
+        self._next_plan = 0
+        self._requote_ns = int(config.requote_after_s * NS)
         self._is_warm, self._first_mark = False, 0
         self._passed: dict[str, int] = {}
         self._memory = PlanMemory()
@@ -170,7 +171,7 @@ class Engine:
         self.ledger.apply(event)
         swapped = self._listen(event, fresh=self.ledger.fill_count > fills)
         due = self._due(event.stamp.at)
-        if not due and event.stamp.at - self._last_plan < self.config.requote_after_s * NS:
+        if not due and event.stamp.at < self._next_plan:
             return Effects(swapped=swapped) if swapped else NOTHING
         return self._decide(event.stamp, due, swapped)
 
@@ -184,10 +185,10 @@ class Engine:
             case NewWeights():
                 return self._swap(event)
             case Halt():
-                self.halted, self._last_plan = True, 0
+                self.halted, self._next_plan = True, 0
                 self.rewards.forget()
             case Flatten():
-                self.halted, self.flattening, self._last_plan = True, True, 0
+                self.halted, self.flattening, self._next_plan = True, True, 0
                 self.rewards.forget()
             case Resume():
                 self.halted = self.flattening = False
@@ -230,7 +231,7 @@ class Engine:
         return True
 
     def _decide(self, stamp: Stamp, due: tuple[str, ...], swapped: bool) -> Effects:
-        self._last_plan = stamp.at
+        self._next_plan = stamp.at + self._requote_ns
         if self.halted:
             return self._protect(stamp, swapped)
         symbols = tuple(s for s in self.symbols if s in self.ledger.instruments and self.market.mark(s) is not None)
@@ -285,7 +286,7 @@ class Engine:
             memory=self._memory,
             attribution=self.attribution,
             halted=self.halted,
-            requote_after_ns=int(self.config.requote_after_s * NS),
+            requote_after_ns=self._requote_ns,
         )
 
     def _cross_inside(self, safe: SafeTarget, marks: Mapping[Symbol, Decimal], equity: Decimal) -> None:

@@ -38,7 +38,7 @@ class Backtest:
         self.decisions = dict.fromkeys(ORDER, 0)
         self.curve: list[tuple[int, float]] = []
         """(market time ns, equity) at each decision of the slow agents."""
-        self._seq = 0
+        self._seq = self._next_tick = 0
         self._opening: list[Event] = [
             *(Listing(UNSTAMPED, instrument) for instrument in instruments),
             Adjustment(UNSTAMPED, quote, capital, AdjustmentKind.OPENING),
@@ -46,17 +46,14 @@ class Backtest:
         ]
 
     def run(self, facts: Iterator[Event], tick_ns: int = NS) -> None:
-        """Feed every fact, and a tick per `tick_ns` of market time between them."""
-        next_tick = 0
+        """Feed every fact, and a tick per `tick_ns` of market time between them; may be called again to go on."""
         for event in facts:
             now = event.stamp.at
-            if not next_tick:
-                for fact in self._opening:
-                    self._step(fact, now)
-                next_tick = now + tick_ns
-            if now >= next_tick:
+            while self._opening:
+                self._step(self._opening.pop(0), now)
+            if now >= self._next_tick:
                 self._step(Tick(UNSTAMPED), now)
-                next_tick = now + tick_ns
+                self._next_tick = now + tick_ns
             self.feed(event, now)
 
     def feed(self, event: Event, now: int) -> None:
