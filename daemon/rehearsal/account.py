@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 
 from agents.core.events import Fill, OrderUpdate
-from agents.core.instruments import Currency, Side
+from agents.core.instruments import Currency, Side, Symbol
 from agents.core.orders import Cancel, OrderId, OrderState, Place, base36
 from agents.market.exchange import SimulatedExchange
 from daemon.rehearsal import errors
@@ -33,15 +33,24 @@ _REFUSALS: dict[str, Callable[[], errors.ApiError]] = {
 
 
 class Account:
-    """Orders go in, `emit` carries user-data events out. Real times come from `real_ms`, matching is in market time."""
+    """Orders go in, `emit` carries user-data events out. Real times come from `real_ms`, matching is in market time.
+
+    `taken` is told what our takers took, so that a market that can may move.
+    """
 
     def __init__(
-        self, exchange: SimulatedExchange, markets: Markets, real_ms: Callable[[], int], emit: Callable[[dict[str, object]], None]
+        self,
+        exchange: SimulatedExchange,
+        markets: Markets,
+        real_ms: Callable[[], int],
+        emit: Callable[[dict[str, object]], None],
+        taken: Callable[[Symbol, Side, Decimal], None],
     ) -> None:
         self._exchange = exchange
         self._markets = markets
         self._real_ms = real_ms
         self._emit = emit
+        self._taken = taken
         self._orders: dict[int, VenueOrder] = {}
         self._open_by_client: dict[str, VenueOrder] = {}
         self._last_by_client: dict[str, int] = {}
@@ -176,15 +185,16 @@ class Account:
         self._open_by_client[order.client_id] = order
         self._last_by_client[order.client_id] = order.order_id
         if len(self._orders) > KEPT_ORDERS:
-            oldest = next(iter(self._orders.values()))
-            if not oldest.open:
-                del self._orders[oldest.order_id]
-                if self._last_by_client.get(oldest.client_id) == oldest.order_id:
-                    del self._last_by_client[oldest.client_id]
+            oldest = next(kept for kept in self._orders.values() if not kept.open)
+            del self._orders[oldest.order_id]
+            if self._last_by_client.get(oldest.client_id) == oldest.order_id:
+                del self._last_by_client[oldest.client_id]
 
     def _fill(self, order: VenueOrder, fill: Fill) -> None:
         public = self._markets.by_symbol[order.symbol]
         aggressor = order.side.opposite if fill.maker else order.side
+        if not fill.maker:
+            self._taken(order.symbol, order.side, fill.quantity)
         trade_id = public.print_trade(self._markets.now_ms, fill.price, fill.quantity, aggressor)
         trade = OwnTrade(
             trade_id=trade_id,

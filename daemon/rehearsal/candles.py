@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from agents.core.instruments import TIMEFRAMES
 
@@ -110,13 +111,19 @@ class CandleSeries:
         self.current.take(price, quantity, buyer_is_taker, trade_id)
         return closed
 
-    def live(self) -> list[Candle]:
-        """Every candle since the start that is still kept, oldest first, the open one last."""
-        return [*self._closed, self.current] if self.current is not None else list(self._closed)
+    def _latest(self, limit: int = KEPT_CANDLES + 1) -> list[Candle]:
+        """The last `limit` candles since the start, oldest first, the open one last."""
+        if self.current is None:
+            return []
+        return [*reversed(list(islice(reversed(self._closed), limit - 1))), self.current]
 
     def rows(self, start_ms: int | None, end_ms: int | None, limit: int) -> list[Candle]:
         """Candles with start <= open time <= end, oldest first: the first `limit` from a start, else the last `limit`."""
-        live = [c for c in self.live() if (start_ms is None or c.open_ms >= start_ms) and (end_ms is None or c.open_ms <= end_ms)]
+        if start_ms is None and end_ms is None:
+            live = self._latest(limit)
+        else:
+            low, high = start_ms or 0, end_ms if end_ms is not None else 1 << 62
+            live = [candle for candle in self._latest() if low <= candle.open_ms <= high]
         if start_ms is None:
             wanted = limit - len(live)
             before = self._before(end_ms, wanted) if wanted > 0 else []

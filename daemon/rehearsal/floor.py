@@ -23,7 +23,7 @@ class Floor:
         self.source = source
         self.exchange = exchange
         self.markets = Markets(source.instruments, source.start, source)
-        self.account = Account(exchange, self.markets, real_ms, emit)
+        self.account = Account(exchange, self.markets, real_ms, emit, source.absorb)
 
     def step(self, to: int) -> None:
         """Everything that happens up to market time `to` (ns)."""

@@ -1,11 +1,12 @@
 """Where market events come from: the seeded synthetic market, or a recorded tape played as a spot market."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Protocol
 
 from agents.core.errors import DataError
 from agents.core.events import BookSnapshot, Event, MarketEvent, Trade
-from agents.core.instruments import Instrument, Symbol
+from agents.core.instruments import Instrument, Side, Symbol
 from agents.market.synthetic import SyntheticMarket
 from agents.market.synthetic_assets import KNOWN
 from daemon.rehearsal.candles import HistoryRow
@@ -33,6 +34,10 @@ class Source(Protocol):
         """The last `limit` candles that open before `end_ms`, oldest first; none where nothing is known."""
         ...
 
+    def absorb(self, symbol: Symbol, side: Side, quantity: Decimal) -> None:
+        """A user's order took that much; the market may move."""
+        ...
+
 
 class SyntheticSource:
     """The synthetic market, from `start` on and for ever. Raises ConfigError for a symbol that it does not have."""
@@ -50,6 +55,9 @@ class SyntheticSource:
 
     def history(self, symbol: Symbol, interval: str, end_ms: int, limit: int) -> list[HistoryRow]:
         return self._market.history(symbol, interval, end=end_ms * 1_000_000, limit=limit)
+
+    def absorb(self, symbol: Symbol, side: Side, quantity: Decimal) -> None:
+        self._market.absorb(symbol, side, quantity)
 
 
 class TapeSource:
@@ -72,6 +80,9 @@ class TapeSource:
 
     def history(self, symbol: Symbol, interval: str, end_ms: int, limit: int) -> list[HistoryRow]:
         return []
+
+    def absorb(self, symbol: Symbol, side: Side, quantity: Decimal) -> None:
+        """A recorded market has happened: nothing moves it."""
 
 
 def open_source(config: RehearsalConfig, start: int) -> Source:

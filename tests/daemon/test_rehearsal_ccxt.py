@@ -54,6 +54,7 @@ async def connect(greeting: dict[str, Any]) -> AsyncIterator[Callable[..., Clien
         options = {"fetchMarkets": {"types": ["spot"]}, "fetchMargins": False, "fetchCurrencies": False}
         credentials = {"apiKey": greeting["api_key"], "secret": greeting["secret"]}
         client = ccxt.pro.binance({**credentials, "options": options, "enableRateLimit": False, **settings})
+        client.timeout_on_exit = 0  # milliseconds that ccxt waits for its sockets; nothing is lost on loopback
         point_at(client, greeting["port"])
         made.append(client)
         return client

@@ -37,6 +37,7 @@ class Script:
 
     def __init__(self) -> None:
         self.due: list[MarketEvent] = []
+        self.absorbed: list[tuple[Side, Decimal]] = []
 
     def step(self, to: int) -> Sequence[MarketEvent]:
         due, self.due = self.due, []
@@ -44,6 +45,9 @@ class Script:
 
     def history(self, symbol: Symbol, interval: str, end_ms: int, limit: int) -> list[HistoryRow]:
         return []
+
+    def absorb(self, symbol: Symbol, side: Side, quantity: Decimal) -> None:
+        self.absorbed.append((side, quantity))
 
 
 class Desk:
@@ -131,6 +135,7 @@ def test_a_taker_walks_the_book_and_prints(desk: Desk) -> None:
     assert [(fill["price"], fill["qty"]) for fill in answer["fills"]] == [("99.99000000", "2.00000000"), ("99.98000000", "1.00000000")]
     assert [done.trade_id for done in desk.public.prints] == [fill["tradeId"] for fill in answer["fills"]]
     assert all(done.buyer_is_maker for done in desk.public.prints)
+    assert desk.script.absorbed == [(Side.SELL, Decimal(2)), (Side.SELL, Decimal(1))]
 
 
 def test_fill_or_kill_and_immediate_or_cancel(desk: Desk) -> None:

@@ -213,6 +213,7 @@ async def test_ccxt_with_its_own_urls_over_tls(start: Start, tmp_path: Path) -> 
     credentials = {"apiKey": server.hello["api_key"], "secret": server.hello["secret"]}
     connector = aiohttp.TCPConnector(resolver=Here(server.hello["port"]), ssl=context)
     client = ccxt.pro.binance({**credentials, "options": options, "enableRateLimit": False})
+    client.timeout_on_exit = 0
     client.session = aiohttp.ClientSession(connector=connector)
     try:
         await client.load_markets()
