@@ -49,6 +49,8 @@ DEPTH = 4_000.0
 """Notional at the best level of an asset of size 1."""
 REFRESH_NS = 20 * NS
 """How long a level keeps its quantity on average."""
+SETTLED_BLOCKS = 3
+"""Depth grows with the distance from where the price was at most so many blocks ago: resting quantities don't follow ticks."""
 TABLE = 4096
 _POWERS = 0.5 ** (np.arange(CELLS + 1) * 0.1 / TRANSIENT_HALF_LIFE_S)
 
@@ -100,7 +102,7 @@ class SyntheticMarket:
         self._jitter = (self._rng.random((n, TABLE)) * self._spacing[:, None]).astype(np.int64)
         self._noise = np.exp(0.6 * self._rng.standard_normal((n, TABLE)))
         self._phase = self._rng.integers(0, REFRESH_NS, TABLE)
-        self._shape = DEPTH * self._size[:, None] * (0.5 + 0.5 * (self._levels + 1.0) ** 0.8)
+        self._lot_value = self._lot * np.exp(self._home)
         self._decimals = [(i.tick, i.lot) for i in self.instruments.values()]
         self._prices: list[dict[int, Decimal]] = [{} for _ in assets]
         self._trade_ids = [0] * n
@@ -159,6 +161,8 @@ class SyntheticMarket:
         efficient = np.concatenate([self._efficient[None], self._efficient + np.cumsum(moves, axis=0)])
         displaced = self._displacement()
         self._path = efficient + displaced
+        if (self._block - self.start) // (CELLS * self._cell_ns) % SETTLED_BLOCKS == 0:
+            self._centre = self._grid(np.arange(n), np.exp(self._path[0]) / self._tick, np.ones(n, dtype=np.int64))
         self._efficient, self._displaced = efficient[-1], displaced[-1]
 
     def _jump(self, moves: Floats, span: float) -> None:
@@ -173,7 +177,8 @@ class SyntheticMarket:
         """Transient displacement at the start of each cell: an AR(1) driven by noise and by signed flow, in closed form."""
         n, flow = len(self._symbols), self._flow
         keep = _POWERS[1]
-        push = self._rng.standard_normal((CELLS, n)) * (TRANSIENT_NOISE * np.sqrt(1 - keep * keep) * self._excited)
+        noise = 0.8 * self._rng.standard_normal((CELLS, n)) + 0.6 * self._rng.standard_normal((CELLS, 1))  # partly shared
+        push = noise * (TRANSIENT_NOISE * np.sqrt(1 - keep * keep) * self._excited)
         cell = (flow.time - self._block) // self._cell_ns
         weight = flow.side * np.sqrt(np.minimum(flow.size / (history_model.MEAN_PRINT * self._size[flow.asset]), 25.0))
         np.add.at(push, (cell, flow.asset), FLOW_PUSH * weight)
@@ -242,7 +247,9 @@ class SyntheticMarket:
             slot = (grid * 2 + (sign > 0)) % TABLE
             epoch = (to + self._phase[slot]) // REFRESH_NS
             noise = self._noise[asset[:, None], (slot * 31 + epoch * 101) % TABLE]
-            lots = np.maximum(np.rint(self._shape * noise / (middle * self._lot)[:, None]), 1).astype(np.int64)
+            away = np.abs(grid - self._centre[:, None]) + 1.0
+            notional = DEPTH * self._size[:, None] * (0.5 + 0.5 * away**0.8)
+            lots = np.maximum(np.rint(notional * noise / self._lot_value[:, None]), 1).astype(np.int64)
             sides.append([self._as_levels(i, t, q) for i, (t, q) in enumerate(zip(ticks.tolist(), lots.tolist(), strict=True))])
         for symbol, bids, asks in zip(self._symbols, *sides, strict=True):
             events.append(BookSnapshot(Stamp(to), symbol, to, bids, asks))

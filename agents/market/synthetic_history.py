@@ -37,7 +37,7 @@ def mean_volume_per_s(asset: Asset, trade_rate: float) -> float:
 
 
 class MinuteHistory:
-    """Minute candles of every asset up to `end` (market ns, cut to the minute), prices as integer ticks."""
+    """Minute candles of every asset up to `end` (market ns, cut to the minute), prices as integer ticks and volumes as lots."""
 
     def __init__(self, assets: Sequence[Asset], end: int, days: int, trade_rate: float, seed: int) -> None:
         self._index = {asset.symbol: i for i, asset in enumerate(assets)}
@@ -46,7 +46,7 @@ class MinuteHistory:
         self.end = end - end % MINUTE_NS
         self.start = self.end - minutes * MINUTE_NS
         self._ticks = np.empty((len(assets), 4, minutes), dtype=np.int32)
-        self._volume = np.empty((len(assets), minutes), dtype=np.float32)
+        self._lots = np.empty((len(assets), minutes), dtype=np.int32)
         rng = np.random.default_rng([seed, 0])
         self.log_volatility = np.zeros(len(assets) + 1)
         """Log volatility of each asset and, last, of the factor, at the end: where the live market goes on."""
@@ -73,12 +73,12 @@ class MinuteHistory:
         if last < first or limit <= 0:
             return []
         a = (first - self.start) // MINUTE_NS
-        b = min((last + length - self.start) // MINUTE_NS, self._volume.shape[1])
+        b = min((last + length - self.start) // MINUTE_NS, self._lots.shape[1])
         i, step = self._index[symbol], length // MINUTE_NS
         cuts = np.arange(0, b - a, step)
         opened, high, low, close = self._ticks[i, :, a:b]
         per_unit, lot = self._scales[i]
-        volume = np.rint(np.add.reduceat(self._volume[i, a:b].astype(np.float64), cuts) / lot) * lot
+        volume = np.add.reduceat(self._lots[i, a:b].astype(np.int64), cuts) * lot
         closes = close[np.minimum(cuts + step, b - a) - 1]
         columns = (opened[cuts], np.maximum.reduceat(high, cuts), np.minimum.reduceat(low, cuts), closes)
         opens_ms = (first + length * np.arange(len(cuts), dtype=np.int64)) // 1_000_000
@@ -127,7 +127,8 @@ class MinuteHistory:
         ticks[2] = np.maximum(np.minimum(np.minimum(ticks[0], ticks[3]), np.rint(opened * np.exp(down) * scale)), 1)
         mean = 60 * mean_volume_per_s(asset, trade_rate) * asset.price / close
         activity = np.abs(span) / np.sqrt(variance)
-        self._volume[i] = mean * rng.gamma(4.0, 0.25, len(path)) * (0.6 + 0.5 * activity)
+        volume = mean * rng.gamma(4.0, 0.25, len(path)) * (0.6 + 0.5 * activity)
+        self._lots[i] = np.minimum(np.rint(volume / float(asset.lot)), 2**31 - 1)
 
 
 def _per_unit(tick: str) -> float:
