@@ -56,6 +56,8 @@ class EngineConfig:
     requote_after_s: float = 0.5
     """Least stamp time between two plans without a new wish."""
     stale_after_s: float = 10.0
+    candles_only: bool = False
+    """Whether the market has no books: then a closed candle is news, else it is history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,13 +220,21 @@ class Engine:
         return tuple(agent for agent in self.config.agents if marks[agent] > self._passed.get(agent, 0) and self._note(agent, marks[agent]))
 
     def _warm(self, at: int) -> bool:
-        """Nobody speaks before every symbol has a price, or the late ones had their time: a slow agent speaks for all at once."""
+        """Nobody speaks before every symbol has a price, or the late ones had their time: a slow agent speaks for all at once.
+
+        The price must be a book's: candles before the first book are history. On a tape of candles alone they are all there is.
+        """
         if not self._is_warm:
-            known = sum(self.market.mark(s) is not None and s in self.ledger.instruments for s in self.symbols)
+            known = sum(self._priced(s) for s in self.symbols)
             if known:
                 self._first_mark = self._first_mark or at
             self._is_warm = known == len(self.symbols) or bool(known and at - self._first_mark > WARM_WITHIN_NS)
         return self._is_warm
+
+    def _priced(self, symbol: Symbol) -> bool:
+        if symbol not in self.ledger.instruments:
+            return False
+        return self.market.mark(symbol) is not None if self.config.candles_only else self.market.book(symbol).mid is not None
 
     def _note(self, agent: str, mark: int) -> bool:
         self._passed[agent] = mark

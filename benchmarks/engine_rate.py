@@ -5,14 +5,13 @@ import itertools
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 
 from agents.core.events import Bar, Event
-from agents.core.instruments import NS, Symbol
+from agents.core.instruments import NS, Instrument, Symbol
 from agents.engine import EngineConfig
 from agents.jobs.backtest import Backtest
 from agents.market.frictions import CandleBook, FixedLatency, Frictions
@@ -54,7 +53,7 @@ def recorded_candles(days: float) -> Iterator[Row]:
     tape = open_tape(DATA / "ohlcv" / "binance", start, start + int(days * 86_400 * NS), timeframe="1h", allow_gaps=True)
     events = list(tape.events())
     bars = sum(isinstance(event, Bar) for event in events)
-    run = _backtest([str(s) for s in tape.symbols], list(tape.instruments.values()))
+    run = _backtest([str(s) for s in tape.symbols], list(tape.instruments.values()), candles=True)
     yield Row(f"candles 1h, {len(tape.symbols)} symbols", bars / _timed(run, events), "bars/s")
 
 
@@ -86,8 +85,8 @@ def _synthetic(symbols: int, seconds: float) -> tuple[int, float]:
     return len(events), _timed(_backtest([str(s) for s in names], list(market.instruments.values())), events)
 
 
-def _backtest(symbols: Sequence[str], instruments: list) -> Backtest:  # type: ignore[type-arg]
-    config = replace(EngineConfig("bench", 1, "USDT", tuple(symbols)), exploration=0.0)
+def _backtest(symbols: Sequence[str], instruments: list[Instrument], *, candles: bool = False) -> Backtest:
+    config = EngineConfig("bench", 1, "USDT", tuple(symbols), candles_only=candles)
     return Backtest(config, instruments, CAPITAL, Frictions(latency=FixedLatency(50_000_000), candles=CandleBook()))
 
 

@@ -112,7 +112,7 @@ def backtest(
     symbols = tuple(str(s) for s in tape.symbols)
     if not symbols:
         raise DataError(f"{data} holds none of the symbols asked for")
-    run = Backtest(replace(config, symbols=symbols), list(tape.instruments.values()), capital, frictions)
+    run = Backtest(replace(config, symbols=symbols, candles_only=tape.kind == "candles"), list(tape.instruments.values()), capital, frictions)
     run.run(iter(tape.events()))
     if not run.tally.events:
         raise DataError(f"{data} holds nothing between --from and --to")
