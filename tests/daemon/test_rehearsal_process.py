@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import trustme
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from daemon.rehearsal.__main__ import parse
 from daemon.rehearsal.connection import MAX_BACKLOG_BYTES, Connection, frame
 from daemon.rehearsal.market import FIRST_TRADE_ID
 
@@ -264,7 +266,7 @@ def write_tape(folder: Path, seconds: int) -> None:
 
 async def test_a_tape_is_served_in_its_own_time_and_ends_the_server(start: Start, session: aiohttp.ClientSession, tmp_path: Path) -> None:
     write_tape(tmp_path, seconds=6)
-    server = start("--data", str(tmp_path), "--speed", "2", "--linger", "0.2")
+    server = start("--data", str(tmp_path), "--speed", "4", "--linger", "0.2")
     assert server.hello["symbols"] == ["BTC/USDT"]
     async with session.ws_connect(f"ws://{server.address}/ws/btcusdt@trade") as socket:
         prints = [orjson.loads(message.data) async for message in socket]
@@ -312,12 +314,33 @@ def test_a_taken_port(start: Start, market: Server) -> None:
     [
         (["--symbols", "FOO/USDT"], "FOO/USDT"),
         (["--data", "/nowhere/at/all"], "/nowhere/at/all"),
-        (["--balance", "USDT"], "CURRENCY=AMOUNT"),
-        (["--balance", "USDT=-5"], "CURRENCY=AMOUNT"),
-        (["--speed", "0"], "positive"),
         (["--certificate", "/nowhere.pem"], "/nowhere.pem"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(start: Start, arguments: list[str], words: str) -> None:
     code, output, complaint = start(*arguments).wait()
     assert (code, output) == (2, "") and words in complaint and "Traceback" not in complaint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--balance", "USDT"], "CURRENCY=AMOUNT"),
+        (["--balance", "USDT=-5"], "CURRENCY=AMOUNT"),
+        (["--balance", "USDT=nan"], "CURRENCY=AMOUNT"),
+        (["--speed", "0"], "positive"),
+        (["--speed", "inf"], "positive"),
+        (["--trade-rate", "fast"], "--trade-rate"),
+    ],
+)
+def test_bad_usage_is_one_sentence_and_exit_2(capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse(arguments)
+    assert end.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_the_command_line_becomes_the_configuration() -> None:
+    config = parse(["--symbols", "BTC/USDT, ETH/USDT", "--balance", "USDT=5", "--balance", "BTC=0.5", "--data", "tape"])
+    assert (config.symbols, config.balances) == (("BTC/USDT", "ETH/USDT"), {"USDT": Decimal(5), "BTC": Decimal("0.5")})
+    assert config.speed == 1.0 and parse([]).speed == 60.0
+    assert len(config.api_key) == len(config.secret) == 64
