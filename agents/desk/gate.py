@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from agents.core.instruments import ZERO, Side, Symbol
+from agents.core.instruments import ZERO, Instrument, Side, Symbol
 from agents.core.ledger import Ledger, Order
 from agents.core.orders import Place
-from agents.desk.limits import Limits
+from agents.desk.limits import Limits, smallest_notional
 from agents.desk.wishes import MARKET_MAKING
 from agents.market.state import MarketState
 
@@ -73,7 +73,7 @@ def gate(place: Place, market: MarketState, ledger: Ledger, limits: Limits, stan
         return refuse("no_mark")
     if (problem := instrument.problem(place.price, place.quantity)) is not None:
         return refuse(problem, f"{place.quantity} at {place.price}")
-    if (reason := _size(place, place.price, mark, limits, standing)) is not None:
+    if (reason := _size(place, place.price, mark, largest_notional(instrument, mark, limits, standing.equity), limits)) is not None:
         return refuse(reason, f"{place.quantity} at {place.price}, mark {mark}")
     free = free_inventory(place.symbol, ledger, standing.placed) + (replaces.remaining if replaces else ZERO)
     if place.side is Side.SELL and place.quantity > free:
@@ -92,13 +92,18 @@ def gate(place: Place, market: MarketState, ledger: Ledger, limits: Limits, stan
     return None
 
 
-def _size(place: Place, price: Decimal, mark: Decimal, limits: Limits, standing: Standing) -> str | None:
-    collar, notional = Decimal(str(limits.price_collar)), price * place.quantity
+def largest_notional(instrument: Instrument, mark: Decimal, limits: Limits, equity: Decimal) -> Decimal:
+    """Quote value of the largest single buy: a share of equity, but never so little that a small account could not trade at all."""
+    return max(Decimal(repr(limits.max_order_notional)) * equity, 2 * smallest_notional(instrument, mark))
+
+
+def _size(place: Place, price: Decimal, mark: Decimal, largest: Decimal, limits: Limits) -> str | None:
+    collar, notional = Decimal(repr(limits.price_collar)), price * place.quantity
     if (place.side is Side.BUY and price > mark * (1 + collar)) or (place.side is Side.SELL and price < mark * (1 - collar)):
         return "price_collar"
-    if notional < Decimal(str(limits.min_order_notional)):
+    if notional < Decimal(repr(limits.min_order_notional)):
         return "below_min_notional"
-    if place.side is Side.BUY and notional > Decimal(str(limits.max_order_notional)) * standing.equity:
+    if place.side is Side.BUY and notional > largest:
         return "above_max_notional"
     return None
 

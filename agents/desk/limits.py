@@ -67,23 +67,28 @@ class Limits:
         for each in fields(self):
             value = getattr(self, each.name)
             if not isfinite(value) or value < 0:
-                raise ConfigError(f"limits.{each.name} is {value}: set a finite number that is at least 0")
+                raise ConfigError(f"{_setting(each.name)} is {value}: set a finite number that is at least 0")
         for name in ("cash_buffer", "position_cap", "reduced_gross", "price_collar", "slippage", "depth_share", "max_order_notional"):
             if getattr(self, name) > 1:
-                raise ConfigError(f"limits.{name} is {getattr(self, name)}: it is a fraction, set at most 1")
+                raise ConfigError(f"{_setting(name)} is {getattr(self, name)}: it is a fraction, set at most 1")
         for name in ("tracking", "quote_tracking", "price_collar", "max_order_count", "max_orders_per_second"):
             if not getattr(self, name):
-                raise ConfigError(f"limits.{name} is 0: nothing could be traded; set it above 0")
+                raise ConfigError(f"{_setting(name)} is 0: nothing could be traded; set it above 0")
         if self.allow_short:
-            raise ConfigError("limits.allow_short is true: a spot account cannot be short; set it to false")
+            raise ConfigError("risk.allow_short is true: a spot account cannot be short; set it to false")
         for name in ("gross", "net"):
             if getattr(self, name) > 1:
-                raise ConfigError(f"limits.{name} is {getattr(self, name)}: spot has no leverage; set at most 1")
+                raise ConfigError(f"{_setting(name)} is {getattr(self, name)}: spot has no leverage; set at most 1")
         ladder = [self.drawdown_warn, self.drawdown_stop, self.drawdown_reduce, self.drawdown_flatten]
         if ladder != sorted(ladder) or ladder[0] <= 0 or ladder[-1] > 1:
             raise ConfigError(
-                f"limits.drawdown_warn, _stop, _reduce, _flatten are {ladder}: set them rising, above 0 and at most 1"
+                f"risk.drawdown_warn, _stop, _reduce, _flatten are {ladder}: set them rising, above 0 and at most 1"
             )
+
+
+def _setting(name: str) -> str:
+    """The name under which the operator knows a limit."""
+    return "risk.max_open_orders" if name == "max_order_count" else f"risk.{name}"
 
 
 @dataclass(slots=True)
@@ -145,9 +150,9 @@ def require_affordable(instruments: Mapping[Symbol, Instrument], marks: Mapping[
         if least > room:
             needed = least / Decimal(str(limits.position_cap)) if limits.position_cap else least
             raise ConfigError(
-                f"exchange.symbols: {symbol} takes no order below {least:.8g} {instrument.quote}, but limits.position_cap "
+                f"exchange.symbols: {symbol} takes no order below {least:.8g} {instrument.quote}, but risk.position_cap "
                 f"{limits.position_cap:g} of capital.allocation {capital:.8g} leaves {room:.8g}; raise capital.allocation to at "
-                f"least {needed:.8g}, raise limits.position_cap, or remove {symbol}"
+                f"least {needed:.8g}, raise risk.position_cap, or remove {symbol}"
             )
 
 

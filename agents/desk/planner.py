@@ -147,7 +147,7 @@ def _slice(sheet: Sheet, instrument: Instrument, side: Side, gap: Decimal, price
 
     `least` is the smallest legal order: a market too thin for it still gets that one, and no rest below it is left behind.
     """
-    share = min(share, max(sheet.depth(instrument.symbol, side), least), max(sheet.largest / price, least))
+    share = min(share, max(sheet.depth(instrument.symbol, side), least), max(sheet.largest(instrument) / price, least))
     share = min(share, instrument.max_quantity, instrument.max_notional / price)
     allowed = sheet.room(instrument, price) if side is Side.BUY else sheet.free(instrument.symbol)
     if gap - share < least:

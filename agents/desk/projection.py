@@ -97,8 +97,8 @@ def project(target: Target, market: MarketState, ledger: Ledger, limits: Limits,
         target.time,
         weights,
         _quotes(symbols, target, question, answer, reasons, state),
-        {symbol: target.styles.get(symbol, Style()) for symbol in symbols if reasons.get(symbol) != "not_finite"},
-        {symbol: parts for symbol in symbols if all(map(isfinite, (parts := target.contributions.get(symbol, {})).values()))},
+        {symbol: _plain(target.styles.get(symbol, Style())) for symbol in symbols if reasons.get(symbol) != "not_finite"},
+        {symbol: parts for symbol in symbols if (parts := _parts(target.contributions.get(symbol, {})))},
         _bounds(symbols, target, question, answer, reasons, total_name),
         answer.solver,
         state.rung,
@@ -152,6 +152,17 @@ def _finite(symbol: Symbol, target: Target) -> bool:
     if (style := target.styles.get(symbol)) is not None:
         numbers += [style.urgency, style.offset, style.participation]
     return all(isfinite(number) for number in numbers)
+
+
+def _plain(style: Style) -> Style:
+    """Python floats only: their repr is what becomes Decimal in the planner."""
+    return Style(float(style.urgency), float(style.offset), float(style.participation))
+
+
+def _parts(contributions: Mapping[str, float]) -> dict[str, float]:
+    """Who wished for what, in Python floats; nobody where a number is none."""
+    parts = {agent: float(part) for agent, part in contributions.items()}
+    return parts if all(map(isfinite, parts.values())) else {}
 
 
 def _total(target: Target, limits: Limits, state: RiskState) -> tuple[float, str]:
@@ -210,7 +221,7 @@ def _quotes(symbols: list[Symbol], target: Target, question: Question, answer: A
         if quotes is None or reasons.get(symbol, DRAWDOWN) != DRAWDOWN or state.rung == FLATTEN:
             continue
         ask = min(max(quotes.ask_size, 0.0), float(question.held[row]))
-        result[symbol] = Quotes(quotes.bid_offset, quotes.ask_offset, float(answer.bids[row]), ask)
+        result[symbol] = Quotes(float(quotes.bid_offset), float(quotes.ask_offset), float(answer.bids[row]), ask)
     return result
 
 

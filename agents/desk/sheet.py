@@ -9,7 +9,7 @@ from agents.core.instruments import NS, ZERO, Instrument, Side, Symbol
 from agents.core.ledger import Ledger, Order
 from agents.core.orders import Amend, Cancel, Command, OrderId, OrderState, Place, TimeInForce, client_order_id
 from agents.desk.attribution import Attribution
-from agents.desk.gate import Refusal, Standing, gate, is_quote
+from agents.desk.gate import Refusal, Standing, gate, is_quote, largest_notional
 from agents.desk.limits import Limits
 from agents.desk.projection import SafeTarget
 from agents.market.state import MarketState
@@ -89,8 +89,6 @@ class Sheet:
         self._leg = 0
         self._touches: dict[Symbol, tuple[Decimal, Decimal]] = {}
         self.least_notional = Decimal(repr(limits.min_order_notional))
-        self.largest = Decimal(repr(limits.max_order_notional)) * safe.equity
-        """Quote value of the largest single order."""
         self._tallies = {symbol: self._tally(symbol) for symbol in {*safe.weights, *ledger.symbols(), *self.orders}}
         self._total = Decimal(repr(safe.total)) * safe.equity - sum((t.worst for t in self._tallies.values()), ZERO)
         self._cash = self._spendable(live)
@@ -181,13 +179,17 @@ class Sheet:
         """The same if `order`, a sell, were replaced."""
         return self.free(order.place.symbol) + order.remaining
 
+    def largest(self, instrument: Instrument) -> Decimal:
+        """Quote value of the largest single order."""
+        return largest_notional(instrument, self.safe.marks[instrument.symbol], self.limits, self.safe.equity)
+
     def room(self, instrument: Instrument, price: Decimal) -> Decimal:
         """Largest buy in base units at `price` that keeps cap, total and cash with everything filled; 0 where nothing may rise."""
         symbol = instrument.symbol
         if symbol in self.safe.reasons or self.context.halted or symbol not in self.safe.marks:
             return ZERO
         worth = max(price, self.safe.marks[symbol])
-        value = min(self._cap - self._tallies[symbol].worst, self._total, self.largest)
+        value = min(self._cap - self._tallies[symbol].worst, self._total, self.largest(instrument))
         return max(min(value / worth, self._cash / (price * (1 + instrument.taker_fee))), ZERO)
 
     def collared(self, instrument: Instrument, side: Side, price: Decimal) -> Decimal:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from decimal import Decimal
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -235,6 +236,19 @@ def test_a_book_that_stands_above_its_limits_withdraws_its_buys():
     world.own(BTC, 0.18)
     buy = world.order(BTC, Side.BUY, "0.01", "50000")
     assert buy in cancelled(world.plan(world.target({BTC: 0.2}, style=NORMAL)))
+
+
+def test_an_account_just_large_enough_can_trade():
+    world = World(capital="26", limits=Limits(turnover_cost_bps=0.0))
+    (order,) = placed(world.plan(world.target({SOL: 0.2}, style=NORMAL)))
+    assert order.price * order.quantity >= 5
+
+
+def test_numpy_numbers_are_numbers():
+    world = World(limits=FREE)
+    style = Style(*(np.float64(x) for x in (0.6, 0.0, 0.05)))
+    quotes = tuple(np.float32(x) for x in QUOTE)
+    assert len(world.plan(world.target({BTC: np.float64(0.1)}, {BTC: quotes}, style)).commands) == 2
 
 
 # -- quotes ------------------------------------------------------------------------------------------------------------
