@@ -100,12 +100,14 @@ async def _exchange(settings: Settings) -> AsyncIterator[RehearsalExchange | Non
         return
     rehearsal = settings.rehearsal
     arguments = ["--seed", str(rehearsal.seed)]
+    if rehearsal.trade_rate is not None:
+        arguments += ["--trade-rate", str(rehearsal.trade_rate)]
     for currency, amount in rehearsal.balances.items():
         arguments += ["--balance", f"{currency}={amount}"]
     if rehearsal.data is not None:
         arguments += ["--data", str(rehearsal.data), "--speed", "1"]
     else:
-        arguments += ["--speed", str(rehearsal.speed), "--trade-rate", str(rehearsal.trade_rate), "--symbols", ",".join(chosen.symbols)]
+        arguments += ["--speed", str(rehearsal.speed), "--symbols", ",".join(chosen.symbols)]
     async with rehearsal_exchange(arguments, settings.state_dir / "rehearsal.log") as server:
         yield server
 

@@ -206,7 +206,9 @@ class Rehearsal(Section):
 
     speed: float = Field(60.0, gt=0, le=1000, description="Market seconds per real second; recorded data runs at 1.")
     seed: int = Field(7, ge=0, description="Seed of the synthetic market.")
-    trade_rate: Positive = Field(1.0, description="Trades of one symbol per market second, on average.")
+    trade_rate: Positive | None = Field(
+        None, description="Trades of one symbol per market second, on average; none means about 20 per real second at speed 60."
+    )
     balances: dict[str, Money] = Field({"USDT": Decimal(100_000)}, description="What the account holds at start, by currency.")
     data: Path | None = Field(None, description="A recorded tape to serve in place of the synthetic market.")
 
