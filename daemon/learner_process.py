@@ -1,8 +1,9 @@
 """The learner as a process of its own: experiences in, checked weights out, and no way to touch an order.
 
-Runs at the lowest priority on one thread, reads frames from standard input and writes frames to standard output. It ends, after
-saving, when its input ends or its parent dies. What it cannot go on from (weights that left the ground, a damaged or foreign
-file) it reports as a fault and exits; its parent starts it again, and it resumes from the last checkpoint.
+Runs on one thread, and its parent puts it at the lowest priority before it loads torch. Reads frames from standard input and
+writes frames to standard output. It ends, after saving, when its input ends or its parent dies. What it cannot go on from
+(weights that left the ground, a damaged or foreign file) it reports as a fault and exits; its parent starts it again, and it
+resumes from the last checkpoint.
 """
 
 import argparse
@@ -39,7 +40,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m daemon.learner_process", description=__doc__)
     parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="where replay buffers and checkpoints lie")
     state = parser.parse_args().state
-    os.setpriority(os.PRIO_PROCESS, 0, 19)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; our parent decides when we end.
     if sys.platform == "linux":

@@ -68,9 +68,10 @@ def test_a_joint_decision_is_not_changed_by_the_next_one():
     first = actors.act_joint(states(1, 1))
     kept = {agent: action.copy() for agent, action in first.items()}
     actors.act_joint(states(1, 2))
-    again = actors.act_joint(states(1, 1))
     for agent in SIZES:
         np.testing.assert_array_equal(first[agent], kept[agent])
+    again = actors.act_joint(states(1, 1))
+    for agent in SIZES:
         np.testing.assert_array_equal(again[agent], kept[agent])
 
 
