@@ -51,6 +51,8 @@ class SimulatedExchange:
         self._frames: dict[Symbol, int] = {}
         self._closed: dict[Symbol, Bar] = {}
         """Candles whose closing book nobody has asked for yet."""
+        self._booked: set[Symbol] = set()
+        """Symbols that have shown a book: their candles are news, not liquidity."""
         for instrument in instruments:
             self.list(instrument)
 
@@ -101,20 +103,21 @@ class SimulatedExchange:
         """Apply one external fact at `event.stamp.at` and return the own reports heard by then.
 
         Commands that arrive before it are executed first, one that arrives at the very same time afterwards: whoever acts
-        on a fact cannot trade with the book from before it. A Bar moves the market only under `CandleBook` frictions and on the
-        symbol's smallest timeframe; then it is a whole path, and commands on their way meet its opening. Events that are
-        not of the market change nothing. Raises DataError on a BookDelta, which the tape reader has to fold.
+        on a fact cannot trade with the book from before it. A Bar moves the market only under `CandleBook` frictions, on the
+        symbol's smallest timeframe, and until the symbol shows a book; then it is a whole path, and commands on their way
+        meet its opening. Events that are not of the market change nothing. Raises DataError on a BookDelta, which the tape reader has to fold.
         """
         at = event.stamp.at
         if isinstance(event, Trade | BookSnapshot):
-            waiting = self._inbound or self._outbound
-            heard = self.advance(at - 1) if waiting else []
+            heard = self.advance(at - 1) if self._inbound or self._outbound else []
             self.time = max(self.time, event.time)
             if (matcher := self._matchers.get(event.symbol)) is not None:
+                if isinstance(event, BookSnapshot):
+                    self._booked.add(event.symbol)
                 executions = matcher.on_trade(event) if isinstance(event, Trade) else matcher.on_book(event)
                 if executions:
                     heard += self._tell(self._settle(executions, at), at)
-            return heard + self.advance(at) if waiting else heard
+            return heard + self.advance(at) if self._inbound or self._outbound else heard
         match event:
             case Bar():
                 return self._on_bar(event)
@@ -287,7 +290,9 @@ class SimulatedExchange:
     def _on_bar(self, bar: Bar) -> Reports:
         at, model, matcher = bar.stamp.at, self.frictions.candles, self._matchers.get(bar.symbol)
         length = TIMEFRAMES.get(bar.timeframe, 0)
-        if not isinstance(model, CandleBook) or matcher is None or length > self._frames.setdefault(bar.symbol, length):
+        if not isinstance(model, CandleBook) or matcher is None or bar.symbol in self._booked:
+            return self.advance(at)
+        if not 0 < length <= self._frames.setdefault(bar.symbol, length):
             return self.advance(at)
         self._frames[bar.symbol] = length
         heard: Reports = []

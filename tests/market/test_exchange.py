@@ -12,7 +12,7 @@ from agents.core.events import Bar, BookDelta, BookSnapshot, Fill, Listing, Orde
 from agents.core.instruments import NS, Currency, Instrument, Side, Symbol
 from agents.core.orders import Amend, Cancel, Command, OrderId, OrderState, Place, TimeInForce
 from agents.market.exchange import KEEP_DONE, Report, SimulatedExchange
-from agents.market.frictions import CandleBook, FixedLatency, Frictions, NoFee
+from agents.market.frictions import CandleBook, FixedLatency, Frictions, NoCandles, NoFee
 
 D = Decimal
 S = Symbol("BTC/USDT")
@@ -169,6 +169,13 @@ def test_commands_and_news_take_their_time() -> None:
     assert {r.stamp.at for r in reports} == {115} and exchange.next_due is None
 
 
+def test_news_is_heard_with_the_market_event_of_its_moment() -> None:
+    exchange = fresh(Frictions(latency=FixedLatency(10, 5)))
+    exchange.send(place("a", BUY, "1", "101"), 100)
+    assert exchange.on_market(trade(100, 1, SELL, at=114)) == []
+    assert len(exchange.on_market(trade(100, 1, SELL, at=115))) == 3
+
+
 def test_a_command_meets_the_book_of_its_arrival() -> None:
     exchange = fresh(Frictions(latency=FixedLatency(10)))
     exchange.send(place("a", BUY, "1", "103"), 100)
@@ -254,8 +261,9 @@ def test_without_volume_nothing_trades() -> None:
     assert brief(exchange.submit(place("a", BUY, "1", None), HOUR)) == ["a rejected no_liquidity"]
 
 
-def test_bars_are_no_liquidity_where_a_book_is() -> None:
-    exchange = fresh()
+@pytest.mark.parametrize("candles", [NoCandles(), CandleBook()])
+def test_bars_are_no_liquidity_where_a_book_is(candles: NoCandles | CandleBook) -> None:
+    exchange = fresh(Frictions(candles=candles))
     exchange.submit(place("a", BUY, "1", "90"), 5)
     assert exchange.on_market(bar(1, 50, 50, 50, 50)) == []
     assert exchange.matcher(S).best_bid == 99

@@ -15,7 +15,7 @@ from agents.core.errors import DataError
 from agents.core.events import Bar, BookSnapshot, Event, Level, Listing, Stamp, Trade
 from agents.core.instruments import TIMEFRAMES, Instrument, Symbol
 from agents.core.orders import Command
-from agents.market.tape_common import Cut, Tape, check_wanted, infer_instrument
+from agents.market.tape.common import Cut, Tape, check_wanted, infer_instrument
 
 LOOK = 20_000
 """Rows looked at to learn what is in the tape."""

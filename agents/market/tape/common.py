@@ -3,10 +3,10 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from agents.core.errors import DataError
@@ -63,7 +63,7 @@ def batches(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
 
 
 def say(time_ns: int) -> str:
-    return datetime.fromtimestamp(time_ns / NS, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return str(np.datetime64(time_ns // NS, "s")).replace("T", " ")
 
 
 def parse_name(path: Path) -> tuple[Symbol, str] | None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from agents.core.errors import DataError, Gap
 from agents.core.events import Bar, Event, FeedGap, Stamp
 from agents.core.instruments import NS, TIMEFRAMES, Symbol
-from agents.market.tape_common import (
+from agents.market.tape.common import (
     Cut,
     Tape,
     batches,

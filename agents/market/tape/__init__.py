@@ -9,10 +9,10 @@ from pathlib import Path
 
 from agents.core.errors import DataError
 from agents.core.instruments import Symbol
-from agents.market.tape_books import open_books
-from agents.market.tape_candles import open_candles
-from agents.market.tape_common import Cut, Tape
-from agents.market.tape_segments import open_segments
+from agents.market.tape.books import open_books
+from agents.market.tape.candles import open_candles
+from agents.market.tape.common import Cut, Tape
+from agents.market.tape.segments import open_segments
 
 __all__ = ["Tape", "open_tape"]
 

@@ -15,7 +15,7 @@ from agents.core.errors import DataError, Gap
 from agents.core.events import BookSnapshot, Event, FeedGap, Stamp, Trade
 from agents.core.instruments import NS, Instrument, Side, Symbol
 from agents.market.fold import BookFold
-from agents.market.tape_common import Cut, Tape, batches, check_wanted, decimal_places, infer_instrument, parse_name, say, scan
+from agents.market.tape.common import Cut, Tape, batches, check_wanted, decimal_places, infer_instrument, parse_name, say, scan
 
 DEPTH = 20
 QUIET_NS = 5 * NS
