@@ -8,6 +8,7 @@ from importlib import import_module
 _WINDOW = {
     "Actors": "agents.serving.actors",
     "CNNLSTMFeatureExtractor": "agents.models.extractors",
+    "Experience": "agents.market.observation",
     "GaussianActor": "agents.models.actors",
     "Learner": "agents.learning.learner",
     "ReplayBuffer": "agents.learning.replay",

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import ctypes
 import hashlib
+import json
 import os
 import signal
 import sys
@@ -76,8 +77,10 @@ def _learner(frame: learner_frames.Frame, state: Path) -> Learner:
     sac = SACConfig(policy_hiddens=hidden, q_hiddens=hidden, **{name: given[name] for name in names})
     config = LearnerConfig(sac, given["replay_buffer_size"], given["min_rows"], given["update_to_data"])
     specs = [AgentSpec(*spec) for spec in given["specs"]]
-    # Another spec learns in a folder of its own: nothing is reshaped, and nothing that was learned is lost.
-    return Learner(specs, config, given["seed"], state / given["spec"][:16], given["spec"])
+    # Other columns, agents or widths learn in a folder of their own: nothing is reshaped, and nothing that was learned is lost.
+    shape = json.dumps([given["spec"], given["specs"], hidden])
+    folder = state / hashlib.sha256(shape.encode()).hexdigest()[:16]
+    return Learner(specs, config, given["seed"], folder, given["spec"])
 
 
 class _Work:
