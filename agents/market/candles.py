@@ -59,5 +59,3 @@ def candle_events(bar: Bar, instrument: Instrument, model: CandleBook | None = N
         candle_book(bar.symbol, end - 1, bar.close, bar.volume, instrument, model),
         Bar(Stamp(end), bar.symbol, bar.time, bar.timeframe, bar.open, bar.high, bar.low, bar.close, bar.volume),
     ]
-
-

@@ -32,9 +32,7 @@ class SimulatedExchange:
     All times are nanoseconds; reports are stamped with when they are heard, sequence 0.
     """
 
-    def __init__(
-        self, instruments: Iterable[Instrument], frictions: Frictions, balances: Mapping[Currency, Decimal]
-    ) -> None:
+    def __init__(self, instruments: Iterable[Instrument], frictions: Frictions, balances: Mapping[Currency, Decimal]) -> None:
         self.instruments: dict[Symbol, Instrument] = {}
         self.frictions = frictions
         self.account = Account(balances, frictions.fee, frictions.fee_currency)
@@ -323,5 +321,9 @@ class SimulatedExchange:
 
         It waits here only while nothing of ours rests, so it fills nothing.
         """
-        if self._closed and (bar := self._closed.pop(symbol, None)) is not None and isinstance(self.frictions.candles, CandleBook):
+        if (
+            self._closed
+            and (bar := self._closed.pop(symbol, None)) is not None
+            and isinstance(self.frictions.candles, CandleBook)
+        ):
             self._matchers[symbol].on_book(self._closing_book(bar, self.frictions.candles))

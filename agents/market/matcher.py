@@ -196,7 +196,9 @@ class Matcher:
         if (book := self._waiting) is None:
             return
         self._waiting = None
-        if not (_sound(book.bids, -1) and _sound(book.asks, 1)) or (book.bids and book.asks and book.bids[0][0] >= book.asks[0][0]):
+        if not (_sound(book.bids, -1) and _sound(book.asks, 1)) or (
+            book.bids and book.asks and book.bids[0][0] >= book.asks[0][0]
+        ):
             self.refused += 1
             return
         self._bids, self._asks = book.bids, book.asks
@@ -261,7 +263,7 @@ class Matcher:
     def _shown_at(self, side: Side, price: Decimal) -> Decimal | None:
         """External quantity displayed at a price of ours; None if the feed does not reach that deep."""
         levels = self._levels(side)
-        if not levels or _reaches(side, levels[-1][0], price) and price != levels[-1][0]:
+        if not levels or (_reaches(side, levels[-1][0], price) and price != levels[-1][0]):
             return None
         return _displayed(levels, price)
 

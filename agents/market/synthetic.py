@@ -217,7 +217,6 @@ class SyntheticMarket:
         """The block's prints after the last ones told, up to `to`."""
         flow = self._flow
         first, last = np.searchsorted(flow.time, (self._now, to), side="right")
-        self._now = max(self._now, to)
         if last <= first:
             return
         part = slice(first, last)

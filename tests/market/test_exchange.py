@@ -1,5 +1,6 @@
 """The exchange in memory: filters, money, latency, candles; and laws over random lives of an account."""
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -46,7 +47,9 @@ def fresh(frictions: Frictions | None = None, usdt: str = "1000", btc: str = "5"
 
 def brief(reports: list[Report]) -> list[str]:
     return [
-        f"{r.order_id} fill {float(r.quantity):g}@{r.price}" if isinstance(r, Fill) else f"{r.order_id} {r.state.value} {r.reason}".strip()
+        f"{r.order_id} fill {float(r.quantity):g}@{r.price}"
+        if isinstance(r, Fill)
+        else f"{r.order_id} {r.state.value} {r.reason}".strip()
         for r in reports
     ]
 
@@ -370,6 +373,29 @@ def test_money_moves_by_fills_and_fees_alone(fee_currency: str, todo: list[tuple
     for order in exchange.open_orders():
         exchange.submit(Cancel(order.place.order_id, S), 20_000)
     assert exchange.balance(USDT)[1] == exchange.balance(BTC)[1] == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    fee=st.integers(0, 10**7).map(lambda n: D(n).scaleb(-10)),
+    parts=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 4)), min_size=1, max_size=30),
+)
+def test_a_buy_of_everything_never_overdraws(fee: Decimal, parts: list[tuple[int, int]]) -> None:
+    """Many small fills, each rounding its fee up, some at better prices, out of exactly what the order locked."""
+    listing = replace(LISTING, maker_fee=fee, taker_fee=fee, tick=D("0.0001"), min_notional=D(0))
+    quantity = D(sum(lots for lots, _ in parts)) / 10
+    price = D("101.0003")
+    exchange = SimulatedExchange([listing], Frictions(), {})
+    exchange.account.deposit(USDT, exchange.account.reserve(listing, BUY, quantity, price * quantity))
+    asks = tuple((price - D("0.0004") + D(ticks) / 10_000, D(lots) / 10) for lots, ticks in parts[:1])
+    exchange.on_market(BookSnapshot(Stamp(1), S, 1, (), asks))
+    assert brief(exchange.submit(place("a", BUY, str(quantity), str(price)), 2))[0] == "a open"
+    for at, (lots, _) in enumerate(parts[1:], start=3):
+        exchange.on_market(Trade(Stamp(at), S, at, "1", price - 1, D(lots) / 10, SELL))
+        _check_money(exchange)
+    order = exchange.order(OrderId("a"))
+    assert order is not None and order.state is OrderState.FILLED
+    assert exchange.balance(USDT)[0] >= 0 and exchange.balance(USDT)[1] == 0
 
 
 @settings(max_examples=50, deadline=None)

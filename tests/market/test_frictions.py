@@ -37,7 +37,9 @@ def test_fee_rates(fee: MakerTakerFee | NoFee, maker: str, taker: str) -> None:
     assert fee.rate(BTC, maker=False) == D(taker)
 
 
-@pytest.mark.parametrize(("exact", "rounded"), [("0.000000001", "0.00000001"), ("0.1", "0.10000000"), ("-0.000000019", "-0.00000001")])
+@pytest.mark.parametrize(
+    ("exact", "rounded"), [("0.000000001", "0.00000001"), ("0.1", "0.10000000"), ("-0.000000019", "-0.00000001")]
+)
 def test_fees_round_up(exact: str, rounded: str) -> None:
     assert round_fee(D(exact)) == D(rounded)
 

@@ -247,7 +247,9 @@ sizes = st.integers(1, 40).map(lambda n: D(n) / 10)
 orders = st.tuples(st.sampled_from([BUY, SELL]), prices.map(D), sizes)
 worlds = st.one_of(
     st.tuples(st.just("print"), prices.map(D), sizes, st.sampled_from([BUY, SELL])),
-    st.tuples(st.just("book"), st.integers(96, 104), st.lists(sizes, min_size=3, max_size=3), st.lists(sizes, min_size=3, max_size=3)),
+    st.tuples(
+        st.just("book"), st.integers(96, 104), st.lists(sizes, min_size=3, max_size=3), st.lists(sizes, min_size=3, max_size=3)
+    ),
 )
 
 

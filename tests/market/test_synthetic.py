@@ -129,6 +129,11 @@ def test_prints_come_in_bursts_and_their_side_persists(hour: list[MarketEvent]) 
     assert 0.4 < np.mean(sides > 0) < 0.6
 
 
+def test_echoes_cross_the_borders_of_blocks(hour: list[MarketEvent]) -> None:
+    seconds = np.array([(e.time - START) // NS % 10 for e in hour if isinstance(e, Trade)])
+    assert np.mean(seconds < 2) == pytest.approx(np.mean(seconds >= 8), rel=0.1)
+
+
 def test_the_trade_rate_is_a_parameter() -> None:
     counts = [sum(isinstance(e, Trade) for e in run(market(trade_rate=rate), 60)) for rate in (1.0, 20.0)]
     assert 10 < counts[1] / counts[0] < 40

@@ -60,7 +60,12 @@ def test_a_folder_is_merged_in_time_and_cut(tmp_path: Path) -> None:
     candles(4).rename({"volume": "turnover"}).write_parquet(tmp_path / "btc_usdt-1h-mark.parquet")
     tape = open_tape(tmp_path, T0 + HOUR, T0 + 3 * HOUR)
     events = bars(list(tape.events()))
-    assert [(e.symbol, (e.time - T0) // HOUR, e.stamp.seq) for e in events] == [(BTC, 1, 1), (ETH, 1, 2), (BTC, 2, 3), (ETH, 2, 4)]
+    assert [(e.symbol, (e.time - T0) // HOUR, e.stamp.seq) for e in events] == [
+        (BTC, 1, 1),
+        (ETH, 1, 2),
+        (BTC, 2, 3),
+        (ETH, 2, 4),
+    ]
     assert open_tape(tmp_path, symbols=["ETH/USDT"]).symbols == (ETH,)
     assert open_tape(tmp_path, timeframe="1m").timeframe == "1m"
     with pytest.raises(DataError, match="holds no SOL/USDT; it holds BTC/USDT, ETH/USDT"):
@@ -97,7 +102,9 @@ def test_a_panel_names_perpetuals_as_spot(tmp_path: Path) -> None:
 def test_a_hole_is_an_error_or_a_gap(tmp_path: Path) -> None:
     path = tmp_path / "btc_usdt-1h.parquet"
     candles(6).filter(~pl.col("timestamp").is_in([(T0 + i * HOUR) // 1_000_000 for i in (2, 3)])).write_parquet(path)
-    with pytest.raises(Gap, match=r"btc_usdt-1h\.parquet: no BTC/USDT 1h candles from 2023-11-15 00:00:00 until 2023-11-15 02:00:00"):
+    with pytest.raises(
+        Gap, match=r"btc_usdt-1h\.parquet: no BTC/USDT 1h candles from 2023-11-15 00:00:00 until 2023-11-15 02:00:00"
+    ):
         open_tape(path)
     kinds = [type(e).__name__ for e in open_tape(path, allow_gaps=True).events()]
     assert kinds == ["Bar", "Bar", "FeedGap", "Bar", "Bar"]
@@ -161,7 +168,9 @@ def session(folder: Path, rows: list[Row], trades: list[tuple[int, int, float, f
     ).with_columns(event_ms=pl.col("local_ns") // 1_000_000 + 1500)
     for part, content in (("book", frame), ("trades", prints)):
         (folder / part / "venue").mkdir(parents=True, exist_ok=True)
-        content.write_parquet(folder / part / "venue" / f"{coin}_usdt-20231115-{'deltas' if part == 'book' else 'trades'}.parquet")
+        content.write_parquet(
+            folder / part / "venue" / f"{coin}_usdt-20231115-{'deltas' if part == 'book' else 'trades'}.parquet"
+        )
     return folder / "book" / "venue" / f"{coin}_usdt-20231115-deltas.parquet"
 
 
@@ -169,9 +178,16 @@ TRADES = [(2, 10, 99.9, 0.5, True), (3, 11, 100.1, 0.25, False)]
 
 
 def test_a_session_is_folded_from_its_snapshot_on(tmp_path: Path) -> None:
-    path = session(tmp_path, [*EARLY, *SNAPSHOT, (3, 7, False, 1, 99.9, 0.0), (3, 7, False, 1, 99.7, 2.5), (4, 7, False, 1, 99.9, 1)], TRADES)
+    path = session(
+        tmp_path, [*EARLY, *SNAPSHOT, (3, 7, False, 1, 99.9, 0.0), (3, 7, False, 1, 99.7, 2.5), (4, 7, False, 1, 99.9, 1)], TRADES
+    )
     tape = open_tape(path)
-    assert (tape.kind, tape.symbols, tape.instruments[BTC].tick, tape.instruments[BTC].lot) == ("book", (BTC,), D("0.1"), D("0.01"))
+    assert (tape.kind, tape.symbols, tape.instruments[BTC].tick, tape.instruments[BTC].lot) == (
+        "book",
+        (BTC,),
+        D("0.1"),
+        D("0.01"),
+    )
     events = list(tape.events())
     books = [e for e in events if isinstance(e, BookSnapshot)]
     assert books[0].bids == ((D("99.9"), D(2)), (D("99.8"), D(1)))
@@ -256,7 +272,12 @@ def test_segments_are_read_in_order_and_restamped(tmp_path: Path) -> None:
     segment(tmp_path / "000000000001.jsonl.zst", [print_at(1), print_at(3), print_at(2)])
     segment(tmp_path / "000000000004.jsonl", [print_at(4), print_at(5, ETH, "20")])
     tape = open_tape(tmp_path)
-    assert (tape.kind, tape.symbols, tape.instruments[BTC].tick, tape.instruments[ETH].lot) == ("segments", (BTC, ETH), D("0.1"), D("0.01"))
+    assert (tape.kind, tape.symbols, tape.instruments[BTC].tick, tape.instruments[ETH].lot) == (
+        "segments",
+        (BTC, ETH),
+        D("0.1"),
+        D("0.01"),
+    )
     assert [(e.stamp.at - T0) // NS for e in tape.events()] == [1, 3, 3, 4, 5]
     assert [e.stamp.seq for e in tape.events()] == [1, 2, 3, 4, 5]
     late = open_tape(tmp_path, T0 + 5 * NS, symbols=["ETH/USDT"])
@@ -291,7 +312,10 @@ def test_an_empty_segment_is_no_tape(tmp_path: Path) -> None:
 def test_the_recorded_session_of_bitcoin_and_ether() -> None:
     tape = open_tape(DATA)
     assert (tape.kind, tape.symbols) == ("book", (BTC, ETH))
-    assert {s: (i.tick, i.lot) for s, i in tape.instruments.items()} == {BTC: (D("0.1"), D("0.001")), ETH: (D("0.01"), D("0.001"))}
+    assert {s: (i.tick, i.lot) for s, i in tape.instruments.items()} == {
+        BTC: (D("0.1"), D("0.001")),
+        ETH: (D("0.01"), D("0.001")),
+    }
     trades = books = at = 0
     begun = time.process_time()
     for e in tape.events():

@@ -35,11 +35,15 @@ def open_books(path: Path, files: list[Path], wanted: tuple[Symbol, ...] | None,
     instruments, first, last = {}, [], []
     for symbol in symbols:
         frame = scan(found[symbol])
-        if missing := {"local_ns", "event_ms", "first_id", "final_id", "is_snapshot", "side", "price", "qty"} - set(frame.collect_schema()):
+        if missing := {"local_ns", "event_ms", "first_id", "final_id", "is_snapshot", "side", "price", "qty"} - set(
+            frame.collect_schema()
+        ):
             raise DataError(f"{found[symbol]} lacks the column {sorted(missing)[0]} of a book session")
         trades = scan(_trades_of(found[symbol]))
         prices = decimal_places(pl.concat([frame.select("price"), trades.select("price")]), ["price"])
-        instruments[symbol] = infer_instrument(symbol, prices, decimal_places(pl.concat([frame.select("qty"), trades.select("qty")]), ["qty"]))
+        instruments[symbol] = infer_instrument(
+            symbol, prices, decimal_places(pl.concat([frame.select("qty"), trades.select("qty")]), ["qty"])
+        )
         facts = (_event_ns().min().alias("a"), _event_ns().max().alias("b"), pl.col("is_snapshot").any())
         low, high, rebuildable = frame.select(facts).collect().row(0)
         if not rebuildable:
@@ -167,7 +171,10 @@ def _print_stream(path: Path, instrument: Instrument, cut: Cut) -> Iterator[_Row
         prices, quantities = rows["price"].to_numpy(), rows["qty"].to_numpy()
         if not (np.isfinite(prices).all() and (prices > 0).all() and (quantities > 0).all()):
             raise DataError(f"{path}: a price or quantity after {say(rows['local_ns'][0])} UTC is negative or not a number")
-        ticks, lots = np.rint(prices / float(tick)).astype(np.int64).tolist(), np.rint(quantities / float(lot)).astype(np.int64).tolist()
+        ticks, lots = (
+            np.rint(prices / float(tick)).astype(np.int64).tolist(),
+            np.rint(quantities / float(lot)).astype(np.int64).tolist(),
+        )
         columns = (rows["local_ns"].to_list(), rows["event_ns"].to_list(), rows["trade_id"].to_list(), ticks, lots)
         for local, time, number, price, count, sold in zip(*columns, rows["is_buyer_maker"].to_list(), strict=True):
             if time >= cut.end:

@@ -65,7 +65,9 @@ def open_candles(path: Path, files: list[Path], wanted: tuple[Symbol, ...] | Non
     instruments, spans = {}, []
     for symbol in symbols:
         series = by_symbol[symbol] = _Series(by_symbol[symbol].path, symbol, by_symbol[symbol].frame.filter(inside))
-        instruments[symbol] = infer_instrument(symbol, decimal_places(series.frame, _OHLCV[:4]), decimal_places(series.frame, ["volume"]))
+        instruments[symbol] = infer_instrument(
+            symbol, decimal_places(series.frame, _OHLCV[:4]), decimal_places(series.frame, ["volume"])
+        )
         times = series.frame.select("time").collect()["time"].to_numpy()
         if len(times):
             _check_times(series, chosen, times, cut.allow_gaps)
@@ -94,7 +96,9 @@ def _series_of(path: Path, named_only: bool) -> Iterator[tuple[str, _Series]]:
     if time is None or any(name not in columns for name in _OHLCV):
         if named_only:
             return
-        raise DataError(f"{path} is no candle file: it needs timestamp, open, high, low, close, volume; it has {', '.join(columns)}")
+        raise DataError(
+            f"{path} is no candle file: it needs timestamp, open, high, low, close, volume; it has {', '.join(columns)}"
+        )
     frame = frame.with_columns(_time_ns(frame, time).alias("time"))
     length = length or _spacing(path, frame)
     if "symbol" not in columns:
@@ -122,7 +126,9 @@ def _spacing(path: Path, frame: pl.LazyFrame) -> str:
     times = frame.select("time").head(1000).collect()["time"].unique().sort().diff().drop_nulls()
     name = next((name for name, length in TIMEFRAMES.items() if len(times) and length == times.min()), None)
     if name is None:
-        raise DataError(f"{path}: its candles are of no known timeframe ({', '.join(TIMEFRAMES)}); name it like btc_usdt-1h{path.suffix}")
+        raise DataError(
+            f"{path}: its candles are of no known timeframe ({', '.join(TIMEFRAMES)}); name it like btc_usdt-1h{path.suffix}"
+        )
     return name
 
 
@@ -157,7 +163,9 @@ def _check_times(series: _Series, timeframe: str, times: NDArray[np.int64], allo
     if len(holes) and not allow_gaps:
         first, until = say(int(times[holes[0]]) + length), say(int(times[holes[0] + 1]))
         more = f", and {len(holes) - 1} more holes" if len(holes) > 1 else ""
-        raise Gap(f"{path}: no {symbol} {timeframe} candles from {first} until {until} UTC{more}; fill them, or choose a stretch without")
+        raise Gap(
+            f"{path}: no {symbol} {timeframe} candles from {first} until {until} UTC{more}; fill them, or choose a stretch without"
+        )
 
 
 def _check_candles(path: Path, symbol: Symbol, rows: pl.DataFrame) -> None:

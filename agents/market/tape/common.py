@@ -51,7 +51,9 @@ def scan(path: Path) -> pl.LazyFrame:
         frame: pl.LazyFrame = readers[path.suffix](path)  # type: ignore[operator]
         frame.collect_schema()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path} cannot be read ({type(error).__name__}): the file is damaged or not what its name says") from error
+        raise DataError(
+            f"{path} cannot be read ({type(error).__name__}): the file is damaged or not what its name says"
+        ) from error
     return frame
 
 
@@ -88,7 +90,13 @@ def infer_instrument(symbol: Symbol, price_places: int, quantity_places: int) ->
     base, _, quote = symbol.partition("/")
     lot = Decimal(1).scaleb(-quantity_places)
     return Instrument(
-        symbol, Currency(base), Currency(quote), Decimal(1).scaleb(-price_places), lot, min_quantity=lot, min_notional=MIN_NOTIONAL
+        symbol,
+        Currency(base),
+        Currency(quote),
+        Decimal(1).scaleb(-price_places),
+        lot,
+        min_quantity=lot,
+        min_notional=MIN_NOTIONAL,
     )
 
 

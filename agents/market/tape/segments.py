@@ -62,7 +62,9 @@ def open_segments(files: list[Path], wanted: tuple[Symbol, ...] | None, cut: Cut
     )  # fmt: skip
 
 
-def _collect(numbers: dict[Symbol, list[list[Decimal]]], symbol: Symbol, prices: list[Decimal], quantities: list[Decimal]) -> None:
+def _collect(
+    numbers: dict[Symbol, list[list[Decimal]]], symbol: Symbol, prices: list[Decimal], quantities: list[Decimal]
+) -> None:
     known = numbers.setdefault(symbol, [[], []])
     known[0] += prices
     known[1] += quantities
