@@ -42,6 +42,8 @@ class FeedOptions:
     """Pause between a stream's bell and the look at its cache: one look serves all that came meanwhile."""
     book_silence_s: float = 3.0
     trade_silence_s: float = 15.0
+    look_s: float = 0.5
+    """Pause between two looks of the watchdog."""
     history: tuple[tuple[str, int], ...] = WARM_UP
     timeout_s: float = 12.0
     """Our own end to any REST call, a little longer than ccxt's."""
@@ -151,7 +153,7 @@ class CcxtFeed:
                     tasks.create_task(self._stream(exchange, throttle, channel, group))
             for channel in polled:
                 tasks.create_task(self._poll(exchange, throttle, channel, self.symbols))
-            tasks.create_task(Watchdog(exchange, self._intake, throttle, options.depth).run())
+            tasks.create_task(Watchdog(exchange, self._intake, throttle, options.depth, options.look_s).run())
             tasks.create_task(self._mend_bars(exchange, throttle))
             tasks.create_task(self._relist(exchange, throttle))
 

@@ -103,8 +103,6 @@ class Intake:
         elif line.numbered:
             return False
         line.version = version
-        if version[1] is None and not self.market_time:
-            return False  # an undated first snapshot; the stream's own, dated books follow at once
         return self._book(symbol, book, line, now, live=True)
 
     def book_asked(self, symbol: Symbol, book: Mapping[str, Any], now: float) -> bool:
@@ -143,7 +141,9 @@ class Intake:
         sides = (event.bids, event.asks)
         known = line.sides
         changed = sides != known
-        if changed or now - line.told >= REPEAT_S:
+        if live and not self.market_time and book.get("timestamp") is None:
+            line.sides = sides  # no time to tell it by; the stream's own, dated books follow at once
+        elif changed or now - line.told >= REPEAT_S:
             line.sides, line.told = sides, now
             self.market_time = max(self.market_time, event.time)
             self.books += 1

@@ -30,8 +30,8 @@ log = structlog.get_logger(__name__)
 
 KEPT = 4096
 """Ended orders that are remembered, for late fills."""
-LOOKS = (0.3, 0.7, 1.0, 2.0, 3.0, 4.0, 5.0)
-"""Seconds between looks for an order whose fate is unknown; the last repeats."""
+LOOKS = (0.02, 0.05, 0.07, 0.13, 0.2, 0.27, 0.33)
+"""Pauses between looks for an order whose fate is unknown, in parts of the window; the last repeats."""
 ABSENT = 4
 """Looks in a row that must find nothing before an order counts as never accepted."""
 LOOKUP_BY_CLIENT_ID = ("binance", "okx", "myokx", "mexc", "kucoin", "gate")
@@ -233,7 +233,7 @@ class OrderDesk:
             case Outcome.UNKNOWN:
                 if tracked.state is OrderState.PENDING:
                     self._tell(tracked, OrderState.UNKNOWN, verdict.reason)
-                self.look_soon(tracked, 0.0 if verdict.duplicate else LOOKS[0])
+                self.look_soon(tracked, 0.0 if verdict.duplicate else LOOKS[0] * self._window_s)
             case Outcome.REJECTED | Outcome.FATAL:
                 self._tell(tracked, OrderState.REJECTED, verdict.reason)
                 if verdict.outcome is Outcome.FATAL:
@@ -291,7 +291,7 @@ class OrderDesk:
             self._look_again(tracked)
 
     def _look_again(self, tracked: Tracked) -> None:
-        self.look_soon(tracked, LOOKS[min(tracked.looks, len(LOOKS) - 1)])
+        self.look_soon(tracked, LOOKS[min(tracked.looks, len(LOOKS) - 1)] * self._window_s)
 
     async def _find(self, tracked: Tracked) -> OrderView | None:
         """The exchange's record of an order, or None if it has none. Raises what ccxt raises."""
@@ -318,9 +318,9 @@ class OrderDesk:
         if tracked.done:
             return
         if view.venue_order_id and not tracked.venue_order_id:
-            tracked.venue_order_id = view.venue_order_id
-            self._by_venue_id[view.venue_order_id] = tracked.place.order_id
-            self.fills.adopt(view.venue_order_id)
+            self._identify(tracked, view)
+            if tracked.done:
+                return
         if view.filled is not None:
             tracked.reported = max(view.filled, tracked.reported or ZERO)
         if (tracked.reported or ZERO) > tracked.filled:
@@ -331,6 +331,14 @@ class OrderDesk:
             self._end(tracked, state, view.reason)
         elif tracked.ending is None:
             self._opened(tracked, state)
+
+    def _identify(self, tracked: Tracked, view: OrderView) -> None:
+        """The exchange's id is known: told before any fill that may have waited for it."""
+        tracked.venue_order_id = view.venue_order_id
+        self._by_venue_id[view.venue_order_id] = tracked.place.order_id
+        if tracked.state in (OrderState.PENDING, OrderState.UNKNOWN) and view.state is not OrderState.REJECTED:
+            self._tell(tracked, OrderState.OPEN)
+        self.fills.adopt(view.venue_order_id)
 
     def _opened(self, tracked: Tracked, state: OrderState | None) -> None:
         if state is None:
@@ -344,8 +352,6 @@ class OrderDesk:
         if state is OrderState.REJECTED:
             self._tell(tracked, state, reason.lower())
             return
-        if tracked.state in (OrderState.PENDING, OrderState.UNKNOWN):
-            self._tell(tracked, OrderState.OPEN)  # the venue id comes before the fills
         tracked.ending, tracked.ended_at = state, _now()
         if tracked.complete:
             self._tell(tracked, state)

@@ -13,11 +13,8 @@ from daemon.venues.throttle import Throttle
 
 log = structlog.get_logger(__name__)
 
-LOOK_S = 0.5
 ENOUGH_S = 15.0
 """Silence after which the ccxt object is rebuilt even if the exchange cannot be asked."""
-GRACE_S = 1.0
-"""How much later than REST a living stream may be."""
 RECENT = 1000
 """Prints fetched to bridge a hole: the most that common exchanges give at once."""
 
@@ -29,16 +26,17 @@ class Rebuild(Exception):
 class Watchdog:
     """Watches the streams of one ccxt object."""
 
-    def __init__(self, exchange: Exchange, intake: Intake, throttle: Throttle, depth: int) -> None:
+    def __init__(self, exchange: Exchange, intake: Intake, throttle: Throttle, depth: int, look_s: float) -> None:
         self._exchange, self._intake, self._throttle = exchange, intake, throttle
         self._depth = depth if exchange.id.startswith("binance") else None
+        self._look_s = look_s
         self.questions = 0
 
     async def run(self) -> None:
         """Until a stream is found dead: raises Rebuild."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(self._look_s)
             for symbol in sorted(self._intake.holed):
                 await self.bridge(symbol)
             for channel, symbol in self._intake.freshness.due(loop.time())[:2]:
@@ -73,7 +71,7 @@ class Watchdog:
         if not news:
             return False
         silent = self._silence(channel, symbol)
-        await asyncio.sleep(GRACE_S)  # the news may have been on its way to us when we asked
+        await asyncio.sleep(2 * self._look_s)  # the news may have been on its way to us when we asked
         return self._silence(channel, symbol) > silent
 
     async def _book_news(self, symbol: Symbol) -> bool:
