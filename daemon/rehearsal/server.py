@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
 
 from aiohttp import WSCloseCode, web
@@ -111,9 +112,10 @@ class RehearsalServer:
     async def close(self) -> None:
         """Say goodbye to every websocket."""
         leaving = [*self._hub.connections, *self._users.connections]
-        closes = [asyncio.ensure_future(c.socket.close(code=WSCloseCode.GOING_AWAY, message=b"bye")) for c in leaving]
-        if closes:
-            await asyncio.wait(closes, timeout=CLOSE_WITHIN_S)
+        closes = (c.socket.close(code=WSCloseCode.GOING_AWAY, message=b"bye") for c in leaving)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await asyncio.gather(*closes, return_exceptions=True)
 
 
 async def serve(
