@@ -221,7 +221,7 @@ class Matcher:
                 break
             taken = self._taken.get((liquidity, price))
             free = min(displayed - taken[0] if taken else displayed, quantity)
-            free -= free % lot
+            free = free // lot * lot
             if free > 0:
                 matches.append((price, paid, free))
                 quantity -= free
@@ -301,8 +301,8 @@ class Matcher:
 
     def _fill(self, order: Resting, available: Decimal, executions: list[Execution]) -> Decimal:
         """Fill at the order's own price, on the lot; returns the quantity."""
-        quantity = min(order.remaining, available)
-        quantity -= quantity % self.instrument.lot
+        lot = self.instrument.lot
+        quantity = min(order.remaining, available) // lot * lot  # a whole number of lots, and written as one
         if quantity <= 0:
             return ZERO
         order.remaining -= quantity

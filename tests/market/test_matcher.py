@@ -283,6 +283,7 @@ def test_priority_limits_and_liquidity(
             side, price, _, remaining = before[execution.order_id]
             assert (execution.side, execution.price, execution.maker) == (side, price, True)
             assert execution.quantity > 0 and execution.quantity % BTC.lot == 0
+            assert execution.quantity.as_tuple().exponent == BTC.lot.as_tuple().exponent
             filled[execution.order_id] = filled.get(execution.order_id, D(0)) + execution.quantity
             assert filled[execution.order_id] <= remaining
             for other, (other_side, other_price, sequence, wanted) in before.items():
