@@ -234,8 +234,16 @@ def test_no_new_risk_cancels_buys_and_lets_sales_go_on(why):
 def test_a_book_that_stands_above_its_limits_withdraws_its_buys():
     world = World(limits=FREE)
     world.own(BTC, 0.18)
-    buy = world.order(BTC, Side.BUY, "0.01", "50000")
-    assert buy in cancelled(world.plan(world.target({BTC: 0.2}, style=NORMAL)))
+    bid = world.quote_order(BTC, Side.BUY, "0.0044", "49950")
+    wanted = world.target({BTC: 0.18}, {BTC: (0.001, 0.001, 0.022, 0.0)})
+    assert cancelled(world.plan(wanted)) == [bid], "0.202 of equity, were it filled"
+
+
+def test_sales_are_sent_before_purchases():
+    world = World(limits=FREE)
+    world.own(SOL, 0.1)
+    orders = placed(world.plan(world.target({BTC: 0.1, SOL: 0.0, ETH: 0.1}, style=NORMAL)))
+    assert [o.symbol for o in orders] == [SOL, BTC, ETH]
 
 
 def test_an_account_just_large_enough_can_trade():
@@ -311,6 +319,13 @@ def test_requote_with_amend_is_one_request():
     (amend,) = world.step(world.target({BTC: 0.0}, {BTC: QUOTE})).commands
     assert isinstance(amend, Amend)
     assert (amend.order_id, amend.price, amend.quantity, amend.side) == (old, Decimal(49950), Decimal("0.004"), Side.BUY)
+
+
+def test_a_bid_that_could_stand_twice_is_not_amended():
+    world = World(limits=FREE, amend=True)
+    old = world.quote_order(BTC, Side.BUY, "0.03", "49000")
+    wanted = world.target({BTC: 0.0}, {BTC: (0.001, 0.001, 0.15, 0.0)})
+    assert world.plan(wanted).commands == (Cancel(old, BTC),), "0.15 and 0.15 is more than the cap"
 
 
 def test_an_amended_ask_may_use_the_inventory_of_the_old_one():
@@ -452,7 +467,7 @@ def selling(world, symbol, planned):
     return sum(o.remaining for o in orders if o.place.side is Side.SELL and o.place.order_id not in replaced)
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(worlds())
 def test_whatever_fills_the_account_stays_inside_its_limits(drawn):
     world, target = drawn

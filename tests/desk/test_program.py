@@ -207,3 +207,21 @@ def test_a_solver_that_fails_is_replaced_by_the_shrink(monkeypatch):
     answer = minimise(sample(total=0.2))
     assert answer.solver == FALLBACK
     assert violation(sample(total=0.2), answer.weights, answer.bids) <= FEASIBLE
+
+
+@pytest.mark.parametrize(
+    ("weights", "bids", "excess"),
+    [
+        ([0.1, 0.1, 0.1], [0.01, 0.01, 0.01], None),
+        ([0.25, 0.0, 0.0], [0.0, 0.0, 0.0], 0.05),
+        ([-0.03, 0.0, 0.0], [0.0, 0.0, 0.0], 0.03),
+        ([0.0, 0.0, 0.0], [0.03, 0.0, 0.0], 0.02),
+        ([0.0, 0.0, 0.0], [-0.02, 0.0, 0.0], 0.02),
+        ([0.195, 0.0, 0.0], [0.01, 0.0, 0.0], 0.005),
+        ([0.2, 0.2, 0.0], [0.0, 0.0, 0.01], 0.06),
+    ],
+)
+def test_violation_measures_each_bound(weights, bids, excess):
+    q = sample(total=0.35)
+    found = violation(q, np.array(weights), np.array(bids))
+    assert found <= 0 if excess is None else found == pytest.approx(excess)

@@ -105,6 +105,15 @@ def test_open_quotes_are_replaced_and_do_not_count_twice():
     assert safe.quotes[BTC].bid_size == pytest.approx(0.15)
 
 
+@pytest.mark.parametrize("state", [OrderState.PENDING, OrderState.UNKNOWN, OrderState.CANCELING])
+def test_quotes_that_cannot_be_replaced_count(state):
+    world = World(limits=FREE)
+    order_id = world.quote_order(BTC, Side.BUY, "0.03", "50000")
+    world.ledger.orders[order_id].state = state
+    safe = world.project(world.target({BTC: 0.0}, {BTC: (0.001, 0.001, 0.15, 0.1)}))
+    assert safe.quotes[BTC].bid_size == pytest.approx(0.05)
+
+
 @pytest.mark.parametrize("distrust", ["stale", "gapped", "halted", "unreconciled", "symbol_unreconciled"])
 def test_no_new_risk_lets_a_weight_only_fall(distrust):
     world = World(limits=FREE)
