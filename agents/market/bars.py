@@ -165,9 +165,9 @@ class Ring:
 
 
 class Bars:
-    """All timeframes of one symbol. `touched` holds, by timeframe, the earliest opening of a bar that came or changed.
+    """All timeframes of one symbol. `touched` holds, by timeframe, the earliest opening of a bar that the exchange sent.
 
-    Whoever reads it clears it.
+    The longer bars that it changed are noted too, our own bars of prints are not. Whoever reads it clears it.
     """
 
     __slots__ = ("_forming", "_forming_end", "_pending", "rings", "touched")
@@ -183,73 +183,86 @@ class Bars:
         return self.rings[timeframe]
 
     def trade(self, time: int, price: float, quantity: float) -> bool:
-        """Take one print into the minute that is forming; False if that minute is closed already."""
+        """Take one print into the minute that is forming; False if it came too late for that and was added to a closed bar.
+
+        Prints of one symbol come in order of time. What is too late changes the kept bar, but no feature that has seen it.
+        """
         if time < self._forming_end:
-            forming = self._forming
-            if not forming or time < self._forming_end - self.rings["1m"].length:
+            if not self._forming:
+                self._add_late(price, quantity)
                 return False
-            if price > forming[1]:
-                forming[1] = price
-            elif price < forming[2]:
-                forming[2] = price
-            forming[3] = price
-            forming[4] += quantity
-            return True
-        if self._forming:
-            self._finish_minute()
-        length = self.rings["1m"].length
-        self._forming_end = time - time % length + length
-        self._forming = [price, price, price, price, quantity]
+        else:
+            if self._forming:
+                self._finish_minute()
+            length = self.rings["1m"].length
+            self._forming_end = time - time % length + length
+            self._forming = [price, price, price, price, 0.0]
+        forming = self._forming
+        if price > forming[1]:
+            forming[1] = price
+        elif price < forming[2]:
+            forming[2] = price
+        forming[3] = price
+        forming[4] += quantity
         return True
+
+    def _add_late(self, price: float, quantity: float) -> None:
+        start = self._forming_end - self.rings["1m"].length
+        last = self.rings["1m"].last
+        if last is not None and last.time == start:
+            merged = Row(start, last.open, max(last.high, price), min(last.low, price), price, last.volume + quantity)
+            self._enter("1m", merged, exact=False, loud=False)
 
     def put(self, timeframe: str, row: Row) -> str:
         """Take the exchange's own closed bar; outcomes as in `Ring.put`. Raises KeyError for another timeframe."""
-        return self._enter(timeframe, row, exact=True)
+        return self._enter(timeframe, row, exact=True, loud=True)
 
     def close_until(self, time: int) -> None:
         """Market time `time` has passed: close every bar that ends by then."""
         if self._forming and self._forming_end <= time:
             self._finish_minute()
-        for timeframe, start in tuple(self._pending.items()):
-            if start + self.rings[timeframe].length <= time:
-                self._aggregate(timeframe, start)
+        if self._pending:
+            for timeframe in CHAIN[1:]:  # in this order: a longer bar waits for the shorter ones
+                start = self._pending.get(timeframe)
+                if start is not None and start + self.rings[timeframe].length <= time:
+                    self._aggregate(timeframe, start, loud=False)
 
     def _finish_minute(self) -> None:
         start = self._forming_end - self.rings["1m"].length
         row = Row(start, *self._forming)
         self._forming = []
-        self._enter("1m", row, exact=False)
+        self._enter("1m", row, exact=False, loud=False)
 
-    def _enter(self, timeframe: str, row: Row, exact: bool) -> str:
+    def _enter(self, timeframe: str, row: Row, exact: bool, loud: bool) -> str:
         ring = self.rings[timeframe]
         outcome = ring.put(row, exact)
         if outcome in ("ignored", "same"):
             return outcome
-        if row.time < self.touched.get(timeframe, END_OF_TIME):
+        if loud and row.time < self.touched.get(timeframe, END_OF_TIME):
             self.touched[timeframe] = row.time
         level = CHAIN.index(timeframe) + 1
         if level < len(CHAIN):
-            self._extend(CHAIN[level], row.time, row.time + ring.length)
+            self._extend(CHAIN[level], row.time, row.time + ring.length, loud)
         return outcome
 
-    def _extend(self, timeframe: str, time: int, end: int) -> None:
+    def _extend(self, timeframe: str, time: int, end: int, loud: bool) -> None:
         """A shorter bar [time, end) entered: make the longer bar when it is whole, or again when it stood already."""
         upper = self.rings[timeframe]
         start = time - time % upper.length
         if upper.last is not None and upper.last.time >= start:
-            self._aggregate(timeframe, start)
+            self._aggregate(timeframe, start, loud)
             return
         waiting = self._pending.get(timeframe)
         if waiting is not None and waiting < start:
-            self._aggregate(timeframe, waiting)
+            self._aggregate(timeframe, waiting, loud)
         self._pending[timeframe] = start
         if end == start + upper.length:
-            self._aggregate(timeframe, start)
+            self._aggregate(timeframe, start, loud)
 
-    def _aggregate(self, timeframe: str, start: int) -> None:
+    def _aggregate(self, timeframe: str, start: int, loud: bool) -> None:
         if self._pending.get(timeframe) == start:
             del self._pending[timeframe]
         lower = self.rings[CHAIN[CHAIN.index(timeframe) - 1]]
         row = lower.between(start, start + self.rings[timeframe].length)
         if row is not None:
-            self._enter(timeframe, row, exact=False)
+            self._enter(timeframe, row, exact=False, loud=loud)

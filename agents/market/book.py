@@ -88,8 +88,11 @@ class Book:
     def _replace(self, bids: tuple[Level, ...], asks: tuple[Level, ...]) -> str | None:
         if not bids or not asks:
             return EMPTY
-        bid_prices, bid_sizes = [float(level[0]) for level in bids], [float(level[1]) for level in bids]
-        ask_prices, ask_sizes = [float(level[0]) for level in asks], [float(level[1]) for level in asks]
+        try:
+            bid_prices, bid_sizes = [float(level[0]) for level in bids], [float(level[1]) for level in bids]
+            ask_prices, ask_sizes = [float(level[0]) for level in asks], [float(level[1]) for level in asks]
+        except (ValueError, OverflowError):  # a signalling NaN
+            return NOT_FINITE
         if (problem := _flaw(bid_prices, bid_sizes, ask_prices, ask_sizes)) is not None:
             return problem
         self.bid_prices, self.bid_sizes, self.ask_prices, self.ask_sizes = bid_prices, bid_sizes, ask_prices, ask_sizes

@@ -21,6 +21,8 @@ PRIOR_ROWS = 6.0
 CORRELATION = 0.5
 """What two coins are taken to share while nothing is known."""
 PRIOR_CORRELATION_ROWS = 48.0
+TIE = 1e-11
+"""Values nearer than this rank equal, so that rounding never decides a rank."""
 CLIP = 6.0
 """Standardised returns beyond this say nothing more about shape."""
 
@@ -44,9 +46,9 @@ def volatility(mean_square: Floats, rows: Floats | float, default: float) -> Flo
 
 def ranks(values: Floats, active: Flags) -> Floats:
     """Rank of each value among the active ones of its row, scaled to [-.5, .5]; ties share, the inactive and the lonely get 0."""
-    left, right = values[..., :, None], values[..., None, :]
-    among = active[..., None, :]
-    below = ((right < left) & among).sum(-1) + 0.5 * (((right == left) & among).sum(-1) - 1.0)
+    ahead = values[..., :, None] - values[..., None, :]
+    among, same = active[..., None, :], TIE * (1.0 + np.abs(values[..., :, None]))
+    below = ((ahead > same) & among).sum(-1) + 0.5 * (((np.abs(ahead) <= same) & among).sum(-1) - 1.0)
     others = active.sum(-1, keepdims=True) - 1.0
     result: Floats = np.where(active & (others > 0), below / np.maximum(others, 1.0) - 0.5, 0.0)
     return result

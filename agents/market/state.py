@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from agents.core.errors import ConfigError
 from agents.core.events import Bar, BookDelta, BookSnapshot, Event, FeedGap, Listing, Quote, Tick, Trade
 from agents.core.instruments import NS, TIMEFRAMES, Instrument, Symbol
 from agents.market.bars import CHAIN, Bars, Row
@@ -22,6 +23,8 @@ Floats = npt.NDArray[np.float64]
 
 GRACE_NS = 2 * NS
 """Market time after a boundary in which late prints and bars may still arrive before the boundary counts as passed."""
+SETTLE_NS = 150_000_000
+"""Stamp time that a boundary waits besides: where market time runs fast, other symbols' messages are still on the wire."""
 FORGOTTEN_NS = 3600 * NS
 """A book this much older in market time than the last print or bar marks nothing any more."""
 FASTEST = 100
@@ -36,14 +39,20 @@ class MarketState:
     `now` is market time, the largest believable exchange time so far; `at` is the latest stamp. Both in nanoseconds.
     """
 
-    def __init__(self, symbols: Sequence[Symbol], stale_after_ns: int = 10 * NS, grace_ns: int = GRACE_NS) -> None:
+    def __init__(
+        self, symbols: Sequence[Symbol], stale_after_ns: int = 10 * NS, grace_ns: int = GRACE_NS, settle_ns: int = SETTLE_NS
+    ) -> None:
+        if not symbols or len(set(symbols)) != len(symbols):
+            raise ConfigError(f"symbols: at least one, each once; got {list(symbols)}")
         self.symbols = tuple(symbols)
         self.instruments: dict[Symbol, Instrument] = {}
         self.refused: Counter[str] = Counter()
         self.now = 0
         self.at = 0
         self.has_books = False
-        self._grace_ns = grace_ns
+        self.late_trades = 0
+        """Prints that came after their minute had closed: the bars that are kept have them, features see them later."""
+        self._grace_ns, self._settle_ns = grace_ns, settle_ns
         self._index = {symbol: number for number, symbol in enumerate(self.symbols)}
         self._books = [Book(stale_after_ns) for _ in self.symbols]
         self._flows = [Flow() for _ in self.symbols]
@@ -55,6 +64,7 @@ class MarketState:
         self._ticks = [0.0] * len(self.symbols)
         self._passed = 0
         self._due = 0
+        self._waiting_since: int | None = None
         self._live = False
         self._settled = False
         self._arrived: dict[str, tuple[int, set[int], set[int]]] = {}
@@ -97,11 +107,8 @@ class MarketState:
             seen.discard(order.popleft())
         self._trade_times[number] = time
         self._last[number] = (time, event.price)
-        bars = self._bars[number]
-        if not bars.trade(time, price, quantity):
-            self.refused["trade_after_close"] += 1  # too late for its bar; the exchange's own bar will have it
-        elif bars.touched:
-            self._panels.touch(bars)
+        if not self._bars[number].trade(time, price, quantity):
+            self.late_trades += 1
         self._flows[number].on_trade(time, price, quantity, event.side.value)
 
     def _book(self, event: BookSnapshot | BookDelta | Quote) -> None:
@@ -128,7 +135,7 @@ class MarketState:
             self.refused[problem] += 1
             return
         close = event.time + TIMEFRAMES[event.timeframe]
-        if self._live and not self._plausible(close, event.stamp.at):
+        if close > self.now and not self._plausible(close, event.stamp.at):
             return
         bars = self._bars[number]
         values = (float(event.open), float(event.high), float(event.low), float(event.close), float(event.volume))
@@ -138,7 +145,7 @@ class MarketState:
         if last is None or last[0] < close:
             self._last[number] = (close, event.close)
         if close > self.now:
-            self._move(close)
+            self._move(close, event.stamp.at)
         self._arrive(number, event.timeframe, close)
 
     def _gap(self, event: FeedGap) -> None:
@@ -154,9 +161,9 @@ class MarketState:
         if number is not None:
             self._ticks[number] = float(instrument.tick)
 
-    def _tick(self, _: Tick) -> None:
-        if not self._settled and self._live:
-            self._settle()
+    def _tick(self, event: Tick) -> None:
+        if self._waiting_since is not None:
+            self._wait(event.stamp.at)
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -175,7 +182,9 @@ class MarketState:
             return False
         self._live = True
         if time > self.now:
-            self._move(time)
+            self._move(time, at)
+        elif self._waiting_since is not None:
+            self._wait(at)
         if not self._settled:
             self._settle()
         return True
@@ -186,21 +195,26 @@ class MarketState:
         if any(self._panels.stale.values()):
             self._panels.renew(self._passed)
 
-    def _move(self, time: int) -> None:
+    def _move(self, time: int, at: int) -> None:
         self.now = time
         if time >= self._due:
-            self._pass((time - self._grace_ns) // MINUTE * MINUTE)
+            self._wait(at)
+
+    def _wait(self, at: int) -> None:
+        """A boundary's grace is over in market time; in stamp time too?"""
+        if self._waiting_since is None:
+            self._waiting_since = at
+        if not self._live or at - self._waiting_since >= self._settle_ns:
+            self._pass((self.now - self._grace_ns) // MINUTE * MINUTE)
 
     def _pass(self, until: int) -> None:
         """Every boundary up to `until` has passed."""
         if until <= self._passed:
             return
-        self._passed = until
+        self._passed, self._waiting_since = until, None
         self._due = until + MINUTE + self._grace_ns
         for bars in self._bars:
             bars.close_until(until)
-            if bars.touched:
-                self._panels.touch(bars)
         if any(self._panels.stale.values()):
             self._panels.renew(until)
         else:
