@@ -194,6 +194,7 @@ class Engine:
                 self.rewards.forget()
             case Resume():
                 self.halted = self.flattening = False
+                self.risk.release()
             case _:
                 pass
         return False
@@ -249,6 +250,7 @@ class Engine:
         if not symbols or equity is None or not self.ledger.capital:
             return Effects(swapped=swapped)
         self.risk.mark(float(equity), float(self.ledger.capital), self.config.limits)
+        self.risk.turnover_day = self._today()[1] / float(equity) if equity > 0 else 0.0
         self.stops.watch(self.market, self.ledger)
         observations, wishes, experiences = self._propose(due, symbols, marks, equity)
         inventory = self.attribution.inventory(marks, equity)
@@ -343,8 +345,13 @@ class Engine:
             return list(self._market_maker.propose(seen, actions, inventory))
         return list(self._speakers[agent].propose(seen, actions))
 
+    def _today(self) -> tuple[float, float, float]:
+        """(turnover, buys, fees) in quote since the market day began."""
+        ledger = self.ledger
+        return self._day.since(self.market.now, (float(ledger.turnover), float(ledger.bought), float(self.fees_in_quote())))
+
     def _context(self, equity: float) -> Context:
-        turnover, fees = self._day.since(self.market.now, float(self.ledger.turnover), float(self.fees_in_quote()))
+        turnover, _, fees = self._today()
         return Context(
             equity=equity,
             peak_equity=self.risk.peak_equity,
@@ -393,13 +400,13 @@ class Engine:
 
 
 class _Day:
-    """Turnover and fees since the market day began."""
+    """Sums that start anew with each market day."""
 
     def __init__(self) -> None:
         self._day = -1
-        self._start = (0.0, 0.0)
+        self._start = (0.0, 0.0, 0.0)
 
-    def since(self, now: int, turnover: float, fees: float) -> tuple[float, float]:
+    def since(self, now: int, sums: tuple[float, float, float]) -> tuple[float, float, float]:
         if now // DAY != self._day:
-            self._day, self._start = now // DAY, (turnover, fees)
-        return turnover - self._start[0], fees - self._start[1]
+            self._day, self._start = now // DAY, sums
+        return sums[0] - self._start[0], sums[1] - self._start[1], sums[2] - self._start[2]

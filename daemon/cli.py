@@ -80,8 +80,8 @@ def _speak(settings: Settings) -> None:
     logs.configure(settings.log.level, settings.log.format, settings.secrets())
 
 
-def _tell(result: Mapping[str, Any], as_json: bool) -> None:
-    """The result on standard output: JSON, or words."""
+def _tell(result: Mapping[str, Any], as_json: bool, *, ended: bool = False) -> None:
+    """The result on standard output: JSON, or words; of a session that has ended the words that matter."""
     if as_json:
         import orjson
 
@@ -90,9 +90,9 @@ def _tell(result: Mapping[str, Any], as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from daemon.view import words
+    from daemon.view import closing, words
 
-    Console().print(words(result))
+    Console().print(closing(result) if ended else words(result))
 
 
 def _run(work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def trade(
         from daemon.view import LiveView
     with LiveView() if draw else nullcontext() as show:
         summary = _run(session.trade(settings, duration=duration, show=show))
-    _tell(summary, as_json)
+    _tell(summary, as_json, ended=True)
 
 
 def _market_flags(
@@ -172,6 +172,7 @@ def backtest(
     start: Annotated[str | None, typer.Option("--from", metavar="DATE", help="First moment, such as 2024-01-01 (UTC).")] = None,
     end: Annotated[str | None, typer.Option("--to", metavar="DATE", help="Where to stop, such as 2024-06-30T12:00 (UTC).")] = None,
     symbols: Annotated[str | None, typer.Option("--symbols", metavar="LIST", help="Only these symbols of the tape.")] = None,
+    allow_gaps: Annotated[bool, typer.Option("--allow-gaps", help="Go on over holes in the tape instead of refusing it.")] = False,
     config: Config = None,
     assignments: Set = None,
     as_json: Json = False,
@@ -184,7 +185,7 @@ def backtest(
     from daemon import offline
 
     chosen = None if symbols is None else tuple(word.strip() for word in symbols.split(",") if word.strip())
-    _tell(offline.backtest(settings, data, _moment("--from", start), _moment("--to", end), chosen), as_json)
+    _tell(offline.backtest(settings, data, _moment("--from", start), _moment("--to", end), chosen, allow_gaps=allow_gaps), as_json)
 
 
 def _moment(flag: str, text: str | None) -> int | None:

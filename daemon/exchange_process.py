@@ -9,11 +9,13 @@ from pathlib import Path
 
 import orjson
 
-from agents.core.errors import TradingError
+from agents.core.errors import ConfigError, TradingError
 
 START_WITHIN_S = 60.0
 """Making months of history for ten symbols takes a second; a cold disk can make it many."""
 STOP_WITHIN_S = 5.0
+USAGE = 2
+"""Its exit code for what the caller must mend."""
 
 
 class RehearsalExchange:
@@ -40,7 +42,7 @@ class RehearsalExchange:
 async def rehearsal_exchange(arguments: Sequence[str], log: Path) -> AsyncIterator[RehearsalExchange]:
     """Start `python -m daemon.rehearsal` with `arguments`; its own log goes to the file `log`.
 
-    Raises TradingError when it does not come up; its last words are in the message.
+    Raises TradingError when it does not come up, ConfigError where a setting is to blame; the message is its last words.
     """
     with log.open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
@@ -60,9 +62,17 @@ async def _greeting(process: Process, log: Path) -> RehearsalExchange:
             line = await process.stdout.readline()
     if not line:
         words = log.read_text(errors="replace").strip().splitlines()[-1:]
-        raise TradingError(f"the rehearsal exchange did not start: {words[0] if words else 'no answer'}")
+        code = process.returncode if process.returncode is not None else await _ended(process)
+        raise (ConfigError if code == USAGE else TradingError)(words[0] if words else "the rehearsal exchange did not start")
     hello = orjson.loads(line)
     return RehearsalExchange(process, hello["port"], hello.get("symbols", ()), hello.get("api_key", ""), hello.get("secret", ""))
+
+
+async def _ended(process: Process) -> int | None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(STOP_WITHIN_S):
+            return await process.wait()
+    return None
 
 
 async def _stop(process: Process) -> None:

@@ -42,7 +42,9 @@ async def exchange(settings: Settings, port: int, announce: Callable[[dict[str, 
     return {**served, "ended": ended.is_set()}
 
 
-def backtest(settings: Settings, data: Path, start: int | None, end: int | None, symbols: tuple[str, ...] | None) -> dict[str, Any]:
+def backtest(
+    settings: Settings, data: Path, start: int | None, end: int | None, symbols: tuple[str, ...] | None, *, allow_gaps: bool = False
+) -> dict[str, Any]:
     """The engine over recorded data with these settings' limits and frictions; all symbols of the tape unless some are named."""
     config = engine_config(settings, tuple(Symbol(s) for s in symbols or ()), 0, exploration=0.0)
-    return run_backtest(config, data, start, end, settings.capital.allocation, frictions(settings))
+    return run_backtest(config, data, start, end, settings.capital.allocation, frictions(settings), allow_gaps=allow_gaps)

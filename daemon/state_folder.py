@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agents.core.errors import ConfigError, TradingError
+from agents.core.errors import ConfigError
+from daemon.errors import Unsafe
 
 
-class Occupied(TradingError):
+class Occupied(Unsafe):
     """Another daemon holds the state folder."""
 
 

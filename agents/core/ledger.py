@@ -77,6 +77,8 @@ class Ledger:
         """Fees paid in a currency that is neither side of the market: the account's, but no part of a position."""
         self.turnover = ZERO
         """Sum of price times quantity of all own fills, in quote."""
+        self.bought = ZERO
+        """The part of `turnover` that raised a position."""
         self.orders: dict[OrderId, Order] = {}
         self.anomalies: Counter[str] = Counter()
         """Facts that did not fit: illegal moves, strangers, duplicates. Counted, never silently dropped."""
@@ -144,6 +146,7 @@ class Ledger:
             book[instrument.base] += signed
             book[instrument.quote] -= fill.side.value * notional
         self.turnover += notional
+        self.bought += notional if fill.side is Side.BUY else ZERO
         self._pay(fill, instrument)
         holding, fee_in_base = self._holdings[fill.symbol], fill.fee if fill.fee_currency == instrument.base else ZERO
         if fill.side is Side.BUY:

@@ -40,7 +40,7 @@ NEXT: dict[OrderState, frozenset[OrderState]] = {
     _S.UNKNOWN: frozenset({_S.OPEN, _S.PARTIAL, _S.CANCELING, _S.REJECTED} | _ENDS),
     _S.OPEN: frozenset({_S.PARTIAL, _S.CANCELING, _S.UNKNOWN} | _ENDS),
     _S.PARTIAL: frozenset({_S.PARTIAL, _S.CANCELING, _S.UNKNOWN} | _ENDS),
-    _S.CANCELING: frozenset({_S.OPEN, _S.PARTIAL, _S.UNKNOWN} | _ENDS),
+    _S.CANCELING: frozenset({_S.OPEN, _S.PARTIAL, _S.UNKNOWN, _S.REJECTED} | _ENDS),
     # A fill that is learned after the end is a fact about money, not about state: the ledger takes it, the end stands;
     # only the kind of end may be corrected by better evidence.
     _S.CANCELED: frozenset({_S.FILLED}),

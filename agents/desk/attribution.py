@@ -95,7 +95,7 @@ class Attribution:
         `contributions` are the target's by agent, `weight` is what the risk layer left of their sum: all are cut alike.
         """
         total = sum(contributions.values())
-        cut = weight / total if total else 1.0
+        cut = min(weight / total, 1.0) if total > 0 else 0.0  # a held weight above the wish is nobody's new wish
         wished: dict[str, Decimal] = {}
         for agent in (*ORDER, HOUSE):
             goal = Decimal(repr(contributions.get(agent, 0.0) * cut)) * equity / mark

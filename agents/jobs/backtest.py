@@ -105,10 +105,11 @@ class Backtest:
 
 
 def backtest(
-    config: EngineConfig, data: Path, start: int | None, end: int | None, capital: Decimal, frictions: Frictions
+    config: EngineConfig, data: Path, start: int | None, end: int | None, capital: Decimal, frictions: Frictions,
+    *, allow_gaps: bool = False,
 ) -> dict[str, Any]:
     """Run over a tape between two market times (ns UTC). Raises DataError for a tape that cannot be used."""
-    tape = open_tape(data, start, end, config.symbols or None)
+    tape = open_tape(data, start, end, config.symbols or None, allow_gaps=allow_gaps)
     symbols = tuple(str(s) for s in tape.symbols)
     if not symbols:
         raise DataError(f"{data} holds none of the symbols asked for")
