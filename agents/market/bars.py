@@ -9,9 +9,9 @@ from agents.core.instruments import TIMEFRAMES
 
 Floats = npt.NDArray[np.float64]
 
-CHAIN = ("1m", "15m", "1h", "4h", "1d")
+CHAIN = ("1m", "5m", "15m", "1h", "4h", "1d")
 """Each is made of whole bars of the one before it."""
-CAPACITY = {"1m": 1536, "15m": 1024, "1h": 1104, "4h": 720, "1d": 512}
+CAPACITY = {"1m": 1536, "5m": 600, "15m": 1024, "1h": 1104, "4h": 720, "1d": 512}
 """Rows kept: a day of minutes, 46 days of hours, 17 months of days."""
 END_OF_TIME = 2**63 - 1
 SAME_PRICE, SAME_VOLUME = 1e-9, 1e-3

@@ -29,6 +29,7 @@ class Book:
         "_bid_depth",
         "_bids",
         "_final_id",
+        "_whole",
         "ask_prices",
         "ask_sizes",
         "bid_prices",
@@ -55,6 +56,8 @@ class Book:
         self._bid_depth: _Depth | None = None
         self._ask_depth: _Depth | None = None
         self._final_id = 0
+        self._whole = False
+        """No message since the last snapshot is missing: deltas may go on, even through a crossed or one-sided moment."""
 
     # -- facts -----------------------------------------------------------------------------------------------------
 
@@ -82,10 +85,12 @@ class Book:
 
     def distrust(self) -> None:
         """Messages were lost: nothing here counts until the next snapshot."""
+        self._whole = False
         if self.flaw != EMPTY:
             self.flaw = GAPPED
 
     def _replace(self, bids: tuple[Level, ...], asks: tuple[Level, ...]) -> str | None:
+        self._whole = False
         if not bids or not asks:
             return EMPTY
         try:
@@ -97,18 +102,20 @@ class Book:
             return problem
         self.bid_prices, self.bid_sizes, self.ask_prices, self.ask_sizes = bid_prices, bid_sizes, ask_prices, ask_sizes
         self._bids, self._asks, self._bid_depth, self._ask_depth, self._final_id = bids, asks, None, None, 0
-        self.quotes_only = False
+        self.quotes_only, self._whole = False, True
         return None
 
     def _change(self, event: BookDelta) -> str | None:
-        if self.flaw in (EMPTY, GAPPED):
+        if not self._whole:
             return self.flaw
         if event.final_id <= self._final_id:
             return "old"
         if self._final_id and event.first_id > self._final_id + 1:
+            self._whole = False
             return GAPPED
         for price, quantity in (*event.bids, *event.asks):
             if not (price.is_finite() and quantity.is_finite() and price > 0 and quantity >= 0):
+                self._whole = False
                 return NOT_FINITE
         if self._bid_depth is None or self._ask_depth is None:
             self._bid_depth, self._ask_depth = _Depth(self.bids, -1), _Depth(self.asks, 1)

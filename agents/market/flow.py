@@ -51,6 +51,7 @@ class Flow:
         "ofi",
         "pending",
         "samples",
+        "seconds",
         "sells",
         "signed_5",
         "signed_30",
@@ -82,6 +83,7 @@ class Flow:
         self.signed_5 = self.signed_30 = self.signed_60 = self.total_5 = self.total_30 = self.total_60 = 0.0
         self.buys = self.sells = 0.0
         self.ofi = self.depth = self.micro = self.spread = self.spread_weight = 0.0
+        self.seconds = 0.0
         self.square = self.square_weight = self.square_10 = self.square_10_weight = 0.0
         self.tox_mean = self.tox_var = self.tox_weight = 0.0
         self.markout, self.markout_count = 0.0, 0.0
@@ -172,6 +174,7 @@ class Flow:
         if self.window_mid > 0.0:
             elapsed = (time - self.window_start) / NS
             move = level - self.samples[-1][1]
+            self.seconds += elapsed
             decay = 1.0 - exp(-elapsed / TAU_VOLATILITY)
             self.square_weight += decay * (1.0 - self.square_weight)
             self.square += decay / self.square_weight * (move * move / elapsed - self.square)
@@ -220,7 +223,7 @@ class Flow:
 
     def volatility_1s(self, fallback: float) -> float:
         """Deviation of the mid per sqrt(second), drawn towards `fallback` while there are few seconds."""
-        seconds = self.square_weight * TAU_VOLATILITY
+        seconds = self.seconds
         return sqrt((self.square * seconds + fallback * fallback * SAMPLE_PRIOR) / (seconds + SAMPLE_PRIOR))
 
     def columns(self, book: Book, now: int, at: int, fallback: float) -> tuple[float, ...]:
@@ -258,7 +261,7 @@ class Flow:
                 ask_far.append(asks[0][min(count, len(asks[0])) - 1] / mid - 1.0)
         keep = exp(-max(now - self.trade_time, 0) / NS / TAU_60)
         trades = self.buys + self.sells
-        seconds = self.square_10_weight * 4 * TAU_VOLATILITY
+        seconds = self.seconds if self.square_10_weight > 0.0 else 0.0
         slow = sqrt((self.square_10 * seconds + fallback * fallback * 10 * SAMPLE_PRIOR) / (seconds + 10 * SAMPLE_PRIOR))
         return (
             *imbalance, *bid_far, *ask_far, *bid_sums, *ask_sums,

@@ -194,6 +194,8 @@ class MarketState:
         self._settled = True
         if any(self._panels.stale.values()):
             self._panels.renew(self._passed)
+        else:
+            self._panels.take(self._passed)
 
     def _move(self, time: int, at: int) -> None:
         self.now = time

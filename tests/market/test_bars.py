@@ -55,7 +55,7 @@ def test_a_repair_reaches_the_longer_bars():
     bars.touched.clear()
     bars.put("1m", Row(START + 20 * MINUTE, 10.0, 50.0, 10.0, 10.0, 1.0))
     assert bars["15m"].high.tolist() == [10, 50, 10, 10] and bars["1h"].high.tolist() == [50.0]
-    assert bars.touched == {"1m": START + 20 * MINUTE, "15m": START + 15 * MINUTE, "1h": START}
+    assert bars.touched == {"1m": START + 20 * MINUTE, "5m": START + 20 * MINUTE, "15m": START + 15 * MINUTE, "1h": START}
 
 
 def test_the_exchanges_longer_bar_stands_over_the_sum():

@@ -113,6 +113,21 @@ def test_deltas_that_cross_or_are_not_numbers():
     assert book.apply(delta(2, 1, 1, bids=((101, 1),))) == "crossed" and book.trouble(2) == "crossed"
     assert book.apply(delta(3, 2, 2, bids=((101, 0),))) is None and book.trouble(3) is None
     assert book.apply(delta(4, 3, 3, asks=(("NaN", 1),))) == "not_finite"
+    assert book.apply(delta(5, 4, 4, asks=((103, 1),))) == "not_finite"  # one change is lost for good
+
+
+def test_deltas_go_on_through_a_one_sided_moment():
+    book = Book()
+    book.apply(snapshot(1))
+    assert book.apply(delta(2, 1, 1, asks=((101, 0), (102, 0)))) == "empty" and book.trouble(2) == "empty"
+    assert book.apply(delta(3, 2, 2, asks=((103, 1),))) is None and book.mid == Decimal("101.5")
+
+
+def test_deltas_wait_after_a_snapshot_that_was_none():
+    book = Book()
+    book.apply(snapshot(1))
+    book.apply(snapshot(2, asks=()))
+    assert book.apply(delta(3, 1, 1, bids=((100, 9),))) == "empty" and book.bids[0][1] == 1
 
 
 def test_deltas_before_a_snapshot_are_worth_nothing():

@@ -123,7 +123,7 @@ BAD = [
     (trade(-5), "trade_out_of_order"),
     (snapshot(START - NS), "book_old"),
     (bar(START, at=START + 2 * NS, timeframe="7m"), "bar_timeframe"),
-    (bar(START, at=START + 2 * NS, timeframe="5m"), "bar_timeframe"),
+    (bar(START, at=START + 2 * NS, timeframe="1s"), "bar_timeframe"),
     (bar(START, at=START + 2 * NS, close=Decimal("NaN")), "bar_not_finite"),
     (bar(START, at=START + 2 * NS, high=Decimal("NaN")), "bar_not_finite"),
     (bar(START, at=START + 2 * NS, high=Decimal("Infinity")), "bar_not_finite"),
