@@ -45,6 +45,10 @@ def _section(title: str, body: RenderableType) -> RenderableType:
     return Group(Text(title, "bold"), Padding(body, (0, 0, 0, 2)))
 
 
+def _lines(text: str) -> Text:
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
 def _table(columns: Iterable[str], rows: Iterable[tuple[RenderableType, ...]], most: int) -> RenderableType:
     """At most `most` rows, and how many there are besides."""
     table = Table(box=None, expand=True, pad_edge=False, header_style="dim")
@@ -63,11 +67,11 @@ def _head(status: Mapping[str, Any]) -> RenderableType:
     state = "[bold red]HALTED[/]" if status.get("halted") else "[green]trading[/]" if status.get("ready") else "[yellow]starting[/]"
     grid = Table.grid(expand=True, padding=(0, 2))
     for _ in range(4):
-        grid.add_column()
+        grid.add_column(no_wrap=True, overflow="ellipsis")
     pnl = (status.get("pnl") or {}).get("account")
     grid.add_row(
         f"[bold]{status.get('mode', '-')}[/] on {status.get('exchange', '-')}",
-        f"session {status.get('session', '-')}",
+        str(status.get("session", "-")),
         state,
         f"up {number(float(status.get('uptime_s') or 0), 0)} s",
     )
@@ -129,6 +133,9 @@ def _wishes(status: Mapping[str, Any]) -> RenderableType:
     """One line an agent: its wish for the first symbol, and for how many more it has one."""
     wishes, decisions = status.get("wishes") or {}, status.get("decisions") or {}
     grid = Table.grid(padding=(0, 2))
+    for ratio in (None, None, 1):  # the numbers give way first
+        grid.add_column(no_wrap=True, overflow="ellipsis", ratio=ratio)
+    grid.expand = True
     for agent in AGENTS:
         said = sorted((wishes.get(agent) or {}).items())
         symbol, numbers = said[0] if said else ("", {})
@@ -150,29 +157,28 @@ def _learner(status: Mapping[str, Any]) -> str:
     learner = status.get("learner") or {}
 
     def by_agent(name: str) -> str:
-        value = learner.get(name)
-        if isinstance(value, Mapping):
-            return ", ".join(f"{agent} {number(inner, 3)}" for agent, inner in value.items()) or "-"
-        return number(value, 3)
+        told = {agent: numbers[name] for agent, numbers in (learner.get("agents") or {}).items() if name in numbers}
+        return ", ".join(f"{agent} {number(told[agent], 3)}" for agent in AGENTS if agent in told) or number(learner.get(name), 3)
 
     counts = ", ".join(f"{name.replace('_', ' ')} {number(learner.get(name))}" for name in _LEARNER_COUNTS)
     return "\n".join(
         (
             f"{learner.get('state', 'off')}: {counts}",
-            f"critic loss {by_agent('critic_loss')}   actor loss {by_agent('actor_loss')}",
-            f"entropy {by_agent('entropy')}   alpha {by_agent('alpha')}",
+            f"critic loss {by_agent('critic_loss')}",
+            f"actor loss {by_agent('actor_loss')}",
+            f"entropy {by_agent('entropy')}",
         )
     )
 
 
 def render(status: Mapping[str, Any], height: int = 40) -> RenderableType:
     """The whole screen, for a terminal of `height` lines; every key of the snapshot may be missing."""
-    most = max(2, (height - 23) // 2)
+    most = max(2, (height - 24) // 2)
     return Group(
         _head(status),
         _wishes(status),
-        _section("risk", Text(_bound(status))),
-        _section("learner", Text(_learner(status))),
+        _section("risk", _lines(_bound(status))),
+        _section("learner", _lines(_learner(status))),
         _positions(status, most),
         _orders(status, most),
     )
@@ -196,6 +202,17 @@ class LiveView:
     def show(self, status: Mapping[str, Any]) -> None:
         """Replace the screen."""
         self._live.update(render(status, self._live.console.height), refresh=True)
+
+
+_CLOSING = ("session", "mode", "exchange", "duration_s", "decisions", "orders", "fills", "fees", "equity", "drawdown", "pnl",
+            "ledger_difference", "ledger_differences", "open_orders", "refused")  # fmt: skip
+
+
+def closing(summary: Mapping[str, Any]) -> RenderableType:
+    """What a person wants to know of a session that has ended; `--json` has all of it."""
+    told = {name: summary[name] for name in _CLOSING if name in summary}
+    learner = summary.get("learner") or {}
+    return words({**told, "learner": {name: learner[name] for name in _LEARNER_COUNTS if name in learner}})
 
 
 def words(result: Mapping[str, Any]) -> RenderableType:

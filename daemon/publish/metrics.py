@@ -53,10 +53,6 @@ READINGS = (
     Reading("learner_updates_total", "learner.updates", "Gradient updates.", counter=True),
     Reading("learner_experiences_total", "learner.experiences", "Rows learned from.", counter=True),
     Reading("learner_restarts_total", "learner.restarts", "Times the learner process was started again.", counter=True),
-    Reading("learner_critic_loss", "learner.critic_loss", "Last critic loss.", "agent"),
-    Reading("learner_actor_loss", "learner.actor_loss", "Last actor loss.", "agent"),
-    Reading("learner_alpha", "learner.alpha", "Entropy temperature.", "agent"),
-    Reading("learner_entropy", "learner.entropy", "Policy entropy, in nats.", "agent"),
     Reading("weights_version", "learner.version", "Version of the weights that decide."),
     Reading("weights_swapped_total", "learner.weights_swapped", "Times new weights were taken over.", counter=True),
 )
@@ -67,6 +63,19 @@ _ROWS = (
     ("position_pnl", "positions", ("symbol",), "pnl", "Profit of a symbol, in the quote currency."),
     ("bound_price", "bound", ("name", "symbol"), "price", "What a limit that bound cost the last target (its dual value)."),
 )
+
+
+_LEARNED = {
+    "critic_loss": "Last critic loss.",
+    "actor_loss": "Last actor loss.",
+    "alpha": "Entropy temperature.",
+    "entropy": "Policy entropy, in nats.",
+    "q_mean": "Mean of the critics' estimates.",
+    "td_error": "Mean absolute temporal-difference error.",
+    "action_saturation": "Share of actions near their bounds.",
+    "reward": "Mean reward of the last batch.",
+}
+"""What the learner says of each agent."""
 
 
 def _number(value: object) -> float | None:
@@ -99,6 +108,7 @@ class _StatusCollector(Collector):
             if (family := _family(reading, _at(snapshot, reading.path))) is not None:
                 yield family
         yield from _rows(snapshot)
+        yield from _learned(snapshot)
         open_orders = snapshot.get("open_orders")
         yield GaugeMetricFamily(
             "quartet_open_orders", "Orders that rest or are on their way.", len(open_orders) if isinstance(open_orders, list) else 0
@@ -129,6 +139,16 @@ def _rows(snapshot: Mapping[str, Any]) -> Iterator[Metric]:
         for row in snapshot.get(path) or ():
             if (number := _number(row.get(field))) is not None:
                 family.add_metric([str(row.get(label) or "") for label in labels], number)
+        yield family
+
+
+def _learned(snapshot: Mapping[str, Any]) -> Iterator[Metric]:
+    told = _at(snapshot, "learner.agents")
+    for name, sentence in _LEARNED.items():
+        family = GaugeMetricFamily(f"quartet_learner_{name}", sentence, labels=["agent"])
+        for agent, numbers in told.items() if isinstance(told, Mapping) else ():
+            if isinstance(numbers, Mapping) and (number := _number(numbers.get(name))) is not None:
+                family.add_metric([str(agent)], number)
         yield family
 
 

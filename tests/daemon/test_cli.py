@@ -68,10 +68,12 @@ def answering(folder, commands):
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
     started.wait(5)
-    yield
-    loop.call_soon_threadsafe(stop.set)
-    thread.join()
-    loop.close()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
 
 
 def test_help_reads_like_a_manual(capsys):
@@ -232,7 +234,7 @@ def test_steering_a_daemon(capsys, tmp_path):
     with answering(tmp_path, commands):
         assert json.loads(run(capsys, "halt", "--state", ".", "--reason", "lunch", "--json")[1]) == {"accepted": "halt", "reason": "lunch"}
         assert json.loads(run(capsys, "status", "--state", ".", "--json")[1]) == {"session": "s1", "equity": 5.0}
-        assert "session s1" in run(capsys, "status", "--state", ".")[1]
+        assert "s1" in run(capsys, "status", "--state", ".")[1]
         code, _, err = run(capsys, "flatten", "--state", ".")
         assert code == Exit.FAILED
         assert "no command 'flatten'" in sentence(err)

@@ -20,7 +20,7 @@ STATUS = {
     "open_orders": [{"order_id": "q-main-1-1-1"}, {"order_id": "q-main-1-1-2"}],
     "decisions": {"long_term": 2, "risk": 9}, "wishes": {}, "bound": [{"name": "gross", "symbol": None, "price": 0.5}],
     "learner": {"state": "running", "updates": 40, "experiences": 60, "version": 3, "weights_swapped": 3, "restarts": 1,
-                "critic_loss": {"risk": 0.5, "long_term": math.nan}, "actor_loss": None, "alpha": 0.2, "entropy": {}},
+                "critic_loss": 0.5, "agents": {"risk": {"critic_loss": 0.5, "alpha": 0.2}, "long_term": {"critic_loss": math.nan}}},
     "orders": 5, "fills": 3, "order_states": {"filled": 3}, "unknown_orders": 0, "fees": {"USDT": "1.25"},
     "pnl": {"account": 1.5, "agents": {"risk": 0.5}}, "refused": {"collar": 2}, "refused_data": {"crossed": 1},
     "feed": {"stale": ["ETH/USDT"], "rebuilds": 2},
@@ -44,7 +44,7 @@ def test_metrics_say_what_the_snapshot_says():
         ("quartet_position", (("symbol", "BTC/USDT"),)): 0.03,
         ("quartet_bound_price", (("name", "gross"), ("symbol", ""))): 0.5,
         ("quartet_learner_critic_loss", (("agent", "risk"),)): 0.5,
-        ("quartet_learner_alpha", ()): 0.2,
+        ("quartet_learner_alpha", (("agent", "risk"),)): 0.2,
         ("quartet_open_orders", ()): 2,
         ("quartet_feed_stale", (("symbol", "ETH/USDT"),)): 1,
         ("quartet_refused_orders_total", (("reason", "collar"),)): 2,
@@ -56,7 +56,7 @@ def test_metrics_say_what_the_snapshot_says():
 def test_every_reading_appears_once_the_snapshot_has_it():
     names = {name for name, _ in samples(STATUS)}
     absent = {reading.name for reading in READINGS if f"quartet_{reading.name}" not in names}
-    assert absent == {"learner_actor_loss", "learner_entropy"}  # None and an empty mapping say nothing
+    assert absent == set()
 
 
 def test_what_is_not_finite_is_left_out():

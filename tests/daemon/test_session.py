@@ -130,8 +130,7 @@ def test_a_full_disk_ends_in_one_sentence_and_leaves_no_order(start: Start, tmp_
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_200_000, 1_200_000))
 
-    settings = ("--set", "reinforcement_learning.enabled=false")
-    code, _, words = start("trade", "--live", "--duration", "100", "--state", str(tmp_path), *settings, prepare=small_disk).wait()
+    code, _, words = start("trade", "--live", "--duration", "100", "--state", str(tmp_path), prepare=small_disk).wait()
     assert code == 1
     assert "cannot be written" in words.splitlines()[-1]
     assert "Traceback" not in words

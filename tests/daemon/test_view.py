@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from daemon.view import LiveView, render, words
+from daemon.view import LiveView, closing, render, words
 
 STATUS = {
     "session": "20240718T000000Z", "mode": "m", "exchange": "rehearsal", "uptime_s": 75.0, "ready": True, "halted": False,
@@ -27,7 +27,8 @@ STATUS = {
     "bound": [{"name": "position_cap", "symbol": "BTC/USDT", "price": 0.1}], "refused": {"collar": 2},
     "feed": {"stale": ["XRP/USDT"], "rebuilds": 0},
     "learner": {"state": "running", "updates": 1234, "experiences": 5678, "version": 9, "weights_swapped": 8, "restarts": 0,
-                "critic_loss": {"risk": 0.51}, "actor_loss": {"risk": -0.3}, "entropy": {"risk": 1.25}, "alpha": {"risk": 0.19}},
+                "critic_loss": 0.7, "actor_loss": -0.4, "entropy": 1.3,
+                "agents": {"risk": {"critic_loss": 0.51, "actor_loss": -0.3, "entropy": 1.25, "alpha": 0.19}}},
 }  # fmt: skip
 
 
@@ -82,6 +83,23 @@ def test_the_live_view_draws_and_ends():
         show(STATUS)
         show({})
     assert "10,012.34" in console.file.getvalue()
+
+
+def test_the_learner_as_a_whole_where_no_agent_spoke():
+    assert "critic loss 0.700" in drawn(STATUS | {"learner": {**STATUS["learner"], "agents": {}}})
+
+
+def test_it_fits_a_narrow_terminal():
+    assert max(map(len, drawn(STATUS, width=80).splitlines())) <= 80
+    assert drawn(STATUS, height=26, width=80).count("\n") <= 26
+
+
+def test_the_closing_words_leave_out_what_only_programs_read():
+    console = Console(file=io.StringIO(), width=120)
+    console.print(closing({"session": "s1", "ledger_difference": 0.0, "pnl": {"account": 1.5}, "learner": STATUS["learner"], "anomalies": {}}))
+    text = console.file.getvalue()
+    assert [part for part in ("s1", "ledger_difference", "pnl.account", "learner.updates") if part not in text] == []
+    assert "agents" not in text
 
 
 def test_a_result_in_words():
