@@ -46,14 +46,12 @@ FILES = "os pathlib mmap fcntl tempfile shutil io"
 NETWORKED = "aiohttp yarl multidict ssl socket urllib hmac secrets"
 SHELL = PURE + " asyncio importlib ipaddress logging platform resource signal stat sys time datetime difflib argparse " + FILES
 
-TAPES = ("agents.market.tape", "agents.market.tape_books", "agents.market.tape_candles", "agents.market.tape_common", "agents.market.tape_segments")
-
 # What a floor may import from outside.
 FOREIGN = table(
     agents=PURE + " importlib",
     agents__core=PURE,
     agents__market=PURE + " numpy",
-    **dict.fromkeys(TAPES, PURE + " numpy polars pyarrow zstandard orjson datetime " + FILES),
+    agents__market__tape=PURE + " numpy polars pyarrow zstandard orjson datetime " + FILES,
     agents__models=PURE + " torch",
     agents__serving=PURE + " numpy safetensors onnxruntime",
     agents__learning=PURE + " numpy torch gymnasium safetensors pathlib",
@@ -73,7 +71,7 @@ FOREIGN = table(
 
 MAY_READ_A_CLOCK = frozenset({"daemon.door"})
 MAY_KNOW_MODES = frozenset({"daemon.session", "daemon.cli", "daemon.settings"})
-MAY_OPEN_FILES = frozenset({*TAPES, "agents.learning.replay", "agents.learning.checkpoint", "agents.jobs"})
+MAY_OPEN_FILES = frozenset({"agents.market.tape", "agents.learning.replay", "agents.learning.checkpoint", "agents.jobs"})
 MAY_AWAIT = frozenset({"agents.system.get_action"})  # kept as the users know it
 
 
