@@ -48,7 +48,6 @@ def _listen(folder: Path) -> socket.socket:
         os.fchmod(server.fileno(), 0o600)  # before bind: the file is never there with wider rights
         with _address(folder) as address:
             server.bind(address)
-        (folder / SOCKET).chmod(0o600)
         server.listen(MOST_CLIENTS)
         server.setblocking(False)
     except OSError:

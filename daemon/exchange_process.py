@@ -3,13 +3,16 @@
 import asyncio
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from agents.core.errors import ConfigError, TradingError
+from agents.core.instruments import Symbol
 
 START_WITHIN_S = 60.0
 """Making months of history for ten symbols takes a second; a cold disk can make it many."""
@@ -21,10 +24,12 @@ USAGE = 2
 class RehearsalExchange:
     """A running rehearsal exchange on loopback."""
 
-    def __init__(self, process: Process, port: int, symbols: Sequence[str], key: str, secret: str) -> None:
-        self.base_url = f"http://127.0.0.1:{port}"
-        self.symbols = tuple(symbols)
-        self.api_key, self.secret = key, secret
+    def __init__(self, process: Process, hello: Mapping[str, Any]) -> None:
+        self.base_url = f"http://127.0.0.1:{hello['port']}"
+        self.symbols = tuple(hello["symbols"])
+        self.fees = {Symbol(s): (Decimal(maker), Decimal(taker)) for s, (maker, taker) in hello["fees"].items()}
+        """What its account pays, for those who read it without a key."""
+        self.api_key, self.secret = str(hello["api_key"]), str(hello["secret"])
         self._process = process
         self.ended = asyncio.Event()
         """The market is over (a tape came to its end), or the process is."""
@@ -64,8 +69,7 @@ async def _greeting(process: Process, log: Path) -> RehearsalExchange:
         words = log.read_text(errors="replace").strip().splitlines()[-1:]
         code = process.returncode if process.returncode is not None else await _ended(process)
         raise (ConfigError if code == USAGE else TradingError)(words[0] if words else "the rehearsal exchange did not start")
-    hello = orjson.loads(line)
-    return RehearsalExchange(process, hello["port"], hello.get("symbols", ()), hello.get("api_key", ""), hello.get("secret", ""))
+    return RehearsalExchange(process, orjson.loads(line))
 
 
 async def _ended(process: Process) -> int | None:

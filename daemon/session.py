@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,7 @@ async def _venue(settings: Settings, options: ExchangeOptions, server: Rehearsal
     match settings.mode:
         case "paper":
             simulated = SimulatedExchange([], frictions(settings), {quote: allocation})
+            feed.charge(_simulated_fees(settings, server))
             return SimulatedVenue(feed, simulated, clock), opening.fresh(quote, allocation, {quote: allocation}), ""
         case "live":
             venue = CcxtVenue(feed, options, clock, settings.instance)
@@ -175,6 +177,17 @@ async def _venue(settings: Settings, options: ExchangeOptions, server: Rehearsal
             if left is None:
                 return venue, opening.fresh(quote, allocation, balances), origin
             return venue, opening.carried(quote, allocation, balances, left), origin
+
+
+def _simulated_fees(settings: Settings, server: RehearsalExchange | None) -> dict[Symbol, tuple[Decimal, Decimal]]:
+    """What simulated fills pay, where it is known better than by the exchange's public rates: the engine must know it too."""
+    base, paper = dict(server.fees) if server is not None else {}, settings.paper
+    given = [None if bps is None else Decimal(repr(bps)) / 10_000 for bps in (paper.maker_fee_bps, paper.taker_fee_bps)]
+    if given == [None, None]:
+        return base
+    public = (Decimal("0.001"), Decimal("0.001"))
+    symbols = [Symbol(s) for s in (server.symbols if server is not None else settings.exchange.symbols)]
+    return {s: tuple(g if g is not None else b for g, b in zip(given, base.get(s, public), strict=True)) for s in symbols}  # type: ignore[misc]  # pairs stay pairs
 
 
 def _exploration(settings: Settings, options: ExchangeOptions) -> float:

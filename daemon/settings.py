@@ -133,7 +133,9 @@ class Risk(Section):
     position_cap: Fraction = Field(0.20, description="Largest position in one symbol, as a fraction of equity.")
     gross: Fraction = Field(1.0, description="Largest sum of all positions, as a fraction of equity.")
     net: Fraction = Field(1.0, description="Largest net position, as a fraction of equity.")
-    turnover_cost_bps: float = Field(10.0, ge=0, le=1000, description="What a change of position is taken to cost, in basis points.")
+    turnover_cost_bps: float | None = Field(
+        None, ge=0, le=1000, description="What a change of position is taken to cost, in basis points; none means the taker fee."
+    )
     price_collar: Fraction = Field(0.02, gt=0, description="No order further than this fraction from the mark price.")
     max_open_orders: int = Field(100, ge=1, le=10_000, description="Most orders that may rest at one time, all symbols together.")
     max_orders_per_second: Positive = Field(

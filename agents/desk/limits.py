@@ -30,8 +30,8 @@ class Limits:
     """Largest signed sum of weights, bids included."""
     allow_short: bool = False
     """A spot account cannot be short; the field exists so that asking for it is answered by name."""
-    turnover_cost_bps: float = 10.0
-    """Cost of trading one unit of weight in the objective; the taker fee of the largest spot exchanges."""
+    turnover_cost_bps: float | None = None
+    """Cost of trading one unit of weight in the objective; None takes each market's own taker fee."""
     turnover_day: float = 10.0
     """Bound on increases of weight per market day; reductions are exempt."""
     tracking: float = 1.0
@@ -65,7 +65,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            value = getattr(self, each.name)
+            if (value := getattr(self, each.name)) is None:
+                continue
             if not isfinite(value) or value < 0:
                 raise ConfigError(f"{_setting(each.name)} is {value}: set a finite number that is at least 0")
         for name in ("cash_buffer", "position_cap", "reduced_gross", "price_collar", "slippage", "depth_share", "max_order_notional"):

@@ -17,7 +17,7 @@ from agents.core.ledger import Ledger
 from agents.core.orders import OrderState
 from agents.desk.gate import is_quote, known_mark
 from agents.desk.limits import FLATTEN, NO_NEW_RISK, REDUCE, RUNGS, Limits, RiskState
-from agents.desk.program import Answer, Question, minimise, objective
+from agents.desk.program import Answer, Floats, Question, minimise, objective
 from agents.desk.wishes import Quotes, Style, Target
 from agents.market.state import MarketState
 
@@ -194,9 +194,17 @@ def _question(symbols: list[Symbol], target: Target, ledger: Ledger, limits: Lim
     closed = np.array([symbol in reasons for symbol in symbols], dtype=bool)
     return Question(
         wish, held, committed, cap, np.where(closed, np.minimum(cap, held), cap), bids,
-        np.full(size, limits.turnover_cost_bps * 1e-4), np.full(size, limits.tracking), np.full(size, limits.quote_tracking),
+        _costs(symbols, ledger, limits), np.full(size, limits.tracking), np.full(size, limits.quote_tracking),
         total, max(limits.turnover_day - state.turnover_day, 0.0) if isfinite(state.turnover_day) else 0.0,
     )  # fmt: skip
+
+
+def _costs(symbols: list[Symbol], ledger: Ledger, limits: Limits) -> Floats:
+    """What one unit of weight costs to trade, by symbol: as configured, else the market's taker fee; a rebate counts as free."""
+    if limits.turnover_cost_bps is not None:
+        return np.full(len(symbols), limits.turnover_cost_bps * 1e-4)
+    listed = ledger.instruments
+    return np.array([max(float(listed[s].taker_fee), 0.0) if s in listed else 0.0 for s in symbols])
 
 
 def _standing_buys(ledger: Ledger, symbol: Symbol, mark: Decimal) -> Decimal:

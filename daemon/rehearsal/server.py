@@ -64,7 +64,9 @@ class RehearsalServer:
     def greeting(self, port: int) -> dict[str, object]:
         """What a client must know: where, which symbols, and the key pair."""
         config = self._config
-        return {"port": port, "symbols": list(self._source.instruments), "api_key": config.api_key, "secret": config.secret}
+        listed = self._source.instruments
+        fees = {symbol: [str(listing.maker_fee), str(listing.taker_fee)] for symbol, listing in listed.items()}
+        return {"port": port, "symbols": list(listed), "fees": fees, "api_key": config.api_key, "secret": config.secret}
 
     def real_ms(self) -> int:
         return self._clock() // 1_000_000

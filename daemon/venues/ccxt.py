@@ -106,6 +106,7 @@ class CcxtVenue:
                     await markets.load(exchange, self._throttle)
                     markets.check(exchange, self._symbols, ())
                     await self._clear(exchange, desk)
+                    self._feed.charge(await markets.account_fees(exchange, self._throttle, self._symbols))
                 except BaseException:
                     await close_client(exchange)
                     raise

@@ -4,8 +4,8 @@ One ccxt object at a time; when a stream of it dies silently the whole object is
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -18,6 +18,7 @@ from daemon.venues.client import ClientFactory, Exchange, close_client
 from daemon.venues.freshness import Freshness
 from daemon.venues.history import WARM_UP, History, Hole
 from daemon.venues.intake import BOOK, TRADES, Intake
+from daemon.venues.markets import Fees
 from daemon.venues.polling import BARS, Poller, interval_s
 from daemon.venues.readers import StreamReader
 from daemon.venues.throttle import Backoff, Throttle
@@ -66,6 +67,7 @@ class CcxtFeed:
         self._outbox = Outbox()
         self._intake = self._new_intake()
         self._listed: dict[Symbol, Instrument] = {}
+        self._fees: dict[Symbol, Fees] = {}
         self._holes: list[Hole] = []
         self._reload = asyncio.Event()
         self.exchange: Exchange | None = None
@@ -172,8 +174,14 @@ class CcxtFeed:
         pace = interval_s(exchange, len(symbols), self._options.poll_s)
         await Poller(exchange, self._intake, self._outbox, throttle, channel, symbols, pace).run()
 
+    def charge(self, fees: Mapping[Symbol, Fees]) -> None:
+        """What this account really pays, by symbol, in place of the exchange's public rates; told with the next listing."""
+        self._fees = dict(fees)
+
     async def _list(self, exchange: Exchange, throttle: Throttle) -> None:
-        for instrument in await markets.instruments(exchange, throttle, self.symbols):
+        for listed in await markets.instruments(exchange, throttle, self.symbols):
+            maker, taker = self._fees.get(listed.symbol, (listed.maker_fee, listed.taker_fee))
+            instrument = replace(listed, maker_fee=maker, taker_fee=taker)
             if self._listed.get(instrument.symbol) != instrument:
                 self._listed[instrument.symbol] = instrument
                 self._outbox.put(Listing(UNSTAMPED, instrument))

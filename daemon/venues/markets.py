@@ -10,8 +10,11 @@ from ccxt.base.errors import AuthenticationError, BaseError, NetworkError
 from agents.core.errors import ConfigError, DataError, Throttled, Unreachable
 from agents.core.instruments import TIMEFRAMES, Instrument, Symbol
 from daemon.venues.client import Exchange, nearest
-from daemon.venues.parse import SIGNIFICANT_DIGITS, parse_instrument, positive
+from daemon.venues.parse import SIGNIFICANT_DIGITS, number, parse_instrument, positive
 from daemon.venues.throttle import Backoff, Throttle
+
+Fees = tuple[Decimal, Decimal]
+"""(maker, taker) as fractions."""
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +62,23 @@ async def instruments(exchange: Exchange, throttle: Throttle, symbols: Sequence[
         parse_instrument(exchange.markets[symbol], exchange.precisionMode, await _price(exchange, throttle, symbol))
         for symbol in symbols
     ]
+
+
+async def account_fees(exchange: Exchange, throttle: Throttle, symbols: Sequence[Symbol]) -> dict[Symbol, Fees]:
+    """(maker, taker) that this account pays, for the symbols that the exchange tells them of; empty where it does not."""
+    if not exchange.has.get("fetchTradingFees"):
+        return {}
+    try:
+        told = await throttle.call(exchange, exchange.fetch_trading_fees)
+        rows = {symbol: told[symbol] for symbol in symbols if isinstance(told.get(symbol), dict)}
+        return {
+            symbol: (number(row["maker"], "maker"), number(row["taker"], "taker"))
+            for symbol, row in rows.items()
+            if row.get("maker") is not None and row.get("taker") is not None
+        }
+    except (BaseError, TimeoutError, Throttled, DataError) as error:
+        log.warning("account_fees_unknown", error=str(error)[:200], instead="the exchange's public rates")
+        return {}
 
 
 async def _price(exchange: Exchange, throttle: Throttle, symbol: Symbol) -> Decimal | None:

@@ -42,7 +42,7 @@ def open_books(path: Path, files: list[Path], wanted: tuple[Symbol, ...] | None,
         trades = scan(_trades_of(found[symbol]))
         prices = decimal_places(pl.concat([frame.select("price"), trades.select("price")]), ["price"])
         instruments[symbol] = infer_instrument(
-            symbol, prices, decimal_places(pl.concat([frame.select("qty"), trades.select("qty")]), ["qty"])
+            symbol, prices, decimal_places(pl.concat([frame.select("qty"), trades.select("qty")]), ["qty"]), found[symbol]
         )
         facts = (_event_ns().min().alias("a"), _event_ns().max().alias("b"), pl.col("is_snapshot").any())
         low, high, rebuildable = frame.select(facts).collect().row(0)

@@ -66,7 +66,7 @@ def open_candles(path: Path, files: list[Path], wanted: tuple[Symbol, ...] | Non
     for symbol in symbols:
         series = by_symbol[symbol] = _Series(by_symbol[symbol].path, symbol, by_symbol[symbol].frame.filter(inside))
         instruments[symbol] = infer_instrument(
-            symbol, decimal_places(series.frame, _OHLCV[:4]), decimal_places(series.frame, ["volume"])
+            symbol, decimal_places(series.frame, _OHLCV[:4]), decimal_places(series.frame, ["volume"]), series.path
         )
         times = series.frame.select("time").collect()["time"].to_numpy()
         if len(times):

@@ -86,7 +86,14 @@ def decimal_places(frame: pl.LazyFrame, columns: Sequence[str]) -> int:
     return next((places for places, is_off in enumerate(off) if not is_off), 8)
 
 
-def infer_instrument(symbol: Symbol, price_places: int, quantity_places: int) -> Instrument:
+SPOT_FEES = (Decimal("0.001"), Decimal("0.001"))
+FUTURES_FEES = (Decimal("0.0002"), Decimal("0.0005"))
+"""(maker, taker) of the lowest tier on the largest exchange: a book is what it is because of what it costs to trade on it."""
+
+
+def infer_instrument(symbol: Symbol, price_places: int, quantity_places: int, recorded: Path) -> Instrument:
+    """A listing for a tape that has none: the grid of its numbers, and the base fees of the market it was recorded on."""
+    maker, taker = FUTURES_FEES if any("usdm" in part for part in recorded.parts) else SPOT_FEES
     base, _, quote = symbol.partition("/")
     lot = Decimal(1).scaleb(-quantity_places)
     return Instrument(
@@ -97,6 +104,8 @@ def infer_instrument(symbol: Symbol, price_places: int, quantity_places: int) ->
         lot,
         min_quantity=lot,
         min_notional=MIN_NOTIONAL,
+        maker_fee=maker,
+        taker_fee=taker,
     )
 
 

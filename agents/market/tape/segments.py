@@ -41,7 +41,7 @@ def open_segments(files: list[Path], wanted: tuple[Symbol, ...] | None, cut: Cut
         if isinstance(event, Trade | BookSnapshot):
             times.append(event.time)
     for symbol, (prices, quantities) in numbers.items():
-        instruments.setdefault(symbol, infer_instrument(symbol, _places(prices), _places(quantities)))
+        instruments.setdefault(symbol, infer_instrument(symbol, _places(prices), _places(quantities), files[0]))
     if not instruments:
         raise DataError(f"{files[0]} holds no market events")
     symbols = check_wanted(files[0].parent, list(instruments), wanted)
