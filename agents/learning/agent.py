@@ -1,138 +1,175 @@
-"""The agent that users know: SAC with its buffer, which also plays a gymnasium environment."""
+"""The agents that users know: SAC with its buffer and options, which also plays a gymnasium environment."""
 
-import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
-import gymnasium
 import numpy as np
-from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from agents.core.errors import ConfigError, SpecMismatch
-from agents.learning import checkpoint
-from agents.learning.replay import Floats, ReplayBuffer
+from agents.core.errors import ConfigError
+from agents.learning.composed import ComposedSAC
+from agents.learning.face import Agent, folded, read_weights
+from agents.learning.lenses import Lens, ObservationNorm, ReturnScale
+from agents.learning.options import Options
+from agents.learning.priorities import PrioritizedReplay
+from agents.learning.replay import ReplayBuffer
 from agents.learning.sac import SAC, SACConfig
+from agents.learning.world import Env
+from agents.models.extractors import CNNLSTMFeatureExtractor
 
 
-class SACAgent:
+class SACAgent(Agent):
     """SAC with its replay buffer and, if given one, a gymnasium environment (name, class or instance).
 
-    Without an environment give `state_dim` and `action_dim`, feed it with `remember` and call `learn`. Actions are in
-    (-1, 1); `train` and `compute_action` map them onto the environment's box.
+    Without an environment give `state_dim` and `action_dim`, feed it with `remember` and call `learn`. Where observations
+    are sequences, (time_steps, assets, features), a CNN and an LSTM stand in front; so they do when neither an environment
+    nor `state_dim` is given.
+
+    `learning_rate` sets all rates that are not given. `train_batch_size` beyond `batch_size` accumulates gradients over
+    several batches. `hidden_sizes` sets `policy_hiddens` and `q_hiddens`. `num_workers`, `framework`: only 0 and "torch"
+    exist here, and `num_gpus` is 0 or 1. `options` are the fields of `agents.learning.options.Options`, all off by default.
+    Raises ConfigError.
     """
 
     def __init__(
         self,
-        env: str | type | gymnasium.Env[Any, Any] | None = None,
+        env: str | type[Env] | Env | None = None,
         *,
         state_dim: int | None = None,
         action_dim: int | None = None,
+        time_steps: int = 30,
+        assets: int = 100,
+        features: int = 15,
+        cnn_filters: Sequence[int] = (64, 32, 16),
+        lstm_units: Sequence[int] = (128, 64),
+        dropout_rate: float = 0.2,
+        output_dim: int = 64,
+        learning_rate: float = 3e-4,
+        actor_lr: float | None = None,
+        critic_lr: float | None = None,
+        alpha_lr: float | None = None,
+        gamma: float = 0.99,
+        tau: float = 0.005,
+        init_alpha: float = 0.2,
+        automatic_entropy_tuning: bool = True,
+        target_entropy: float | Literal["auto"] = "auto",
+        reward_scale: float = 1.0,
+        n_step: int = 1,
+        hidden_sizes: Sequence[int] | None = None,
+        policy_hiddens: Sequence[int] = (256, 256),
+        q_hiddens: Sequence[int] = (256, 256),
+        weight_decay: float = 0.0,
         buffer_size: int = 1_000_000,
+        batch_size: int = 256,
+        train_batch_size: int | None = None,
         warmup_steps: int = 100,
+        num_workers: int = 0,
+        num_gpus: int = 0,
+        framework: str = "torch",
         seed: int = 0,
         **options: Any,
     ) -> None:
-        unknown = set(options) - {field.name for field in fields(SACConfig)}
-        if unknown:
-            raise ConfigError(f"unknown option {min(unknown)}; known are {', '.join(f.name for f in fields(SACConfig))}")
-        self.env = _environment(env)
-        if self.env is not None:
-            state_dim, action_dim = _sizes(self.env)
-        if state_dim is None or action_dim is None:
-            raise ConfigError("SACAgent needs an environment, or state_dim and action_dim")
-        sizes: dict[str, Any] = {name: tuple(options[name]) for name in ("policy_hiddens", "q_hiddens") if name in options}
-        options |= sizes
-        self.config = SACConfig(**options)
-        self.warmup_steps, self.steps = warmup_steps, 0
-        self.rng = np.random.default_rng(seed)
-        self.sac = SAC(state_dim, action_dim, self.config, self.rng)
-        self.buffer = ReplayBuffer(state_dim, action_dim, buffer_size)
-        self._state: Floats | None = None
-        self._return = 0.0
+        self.options = _options(options)
+        _supported(num_workers, num_gpus, framework)
+        shape = (time_steps, assets, features)
+        if env is None and state_dim is None and action_dim is not None:
+            state_dim, sequences = int(np.prod(shape)), True
+        else:
+            sequences = False
+        super().__init__(
+            env, state_dim, action_dim, warmup_steps=warmup_steps, updates_per_step=self.options.updates_per_step, seed=seed,
+            n_step=n_step, gamma=gamma,
+        )  # fmt: skip
+        sequences = sequences or (self.world is not None and _is_sequence(self.world.state_shape, shape))
+        self.lenses = _lenses(self.options, self.state_dim, gamma)
+        self.config = SACConfig(
+            learning_rate=learning_rate, actor_lr=actor_lr, critic_lr=critic_lr, alpha_lr=alpha_lr, gamma=gamma, tau=tau,
+            alpha=init_alpha, automatic_entropy_tuning=automatic_entropy_tuning, target_entropy=target_entropy,
+            reward_scale=reward_scale, batch_size=batch_size, policy_hiddens=tuple(hidden_sizes or policy_hiddens),
+            q_hiddens=tuple(hidden_sizes or q_hiddens), weight_decay=weight_decay,
+        )  # fmt: skip
+        self.batch_size = batch_size if train_batch_size is None else train_batch_size
+        if self.batch_size % batch_size:
+            raise ConfigError(f"train_batch_size must be a multiple of batch_size, not {train_batch_size} and {batch_size}")
+        encoder: Callable[[], nn.Module] | None = None
+        if sequences:
+            front = partial(CNNLSTMFeatureExtractor, *shape, cnn_filters, lstm_units, dropout_rate, output_dim)
+            encoder = lambda: nn.Sequential(nn.Unflatten(1, shape), front())  # noqa: E731
 
-    def train(self, num_iterations: int = 1, steps_per_iteration: int = 100) -> list[dict[str, float]]:
-        """Play and learn, one update a step after the warm-up of uniform actions; one row of figures an iteration.
-
-        `return` is the mean return of the episodes that ended in the iteration (NaN when none did). Raises ConfigError
-        without an environment, Diverged when a loss is not finite.
-        """
-        if self.env is None:
-            raise ConfigError("train needs an environment; without one call remember and learn")
-        return [self._iteration(self.env, steps_per_iteration) for _ in range(num_iterations)]
-
-    def _iteration(self, env: gymnasium.Env[Any, Any], steps: int) -> dict[str, float]:
-        returns: list[float] = []
-        info: dict[str, float] = {}
-        for _ in range(steps):
-            if self._state is None:
-                seed = int(self.rng.integers(2**31)) if self.steps == 0 else None
-                self._state, self._return = np.asarray(env.reset(seed=seed)[0], np.float32).ravel(), 0.0
-            if self.steps < self.warmup_steps:
-                action = self.rng.uniform(-1, 1, self.sac.action_dim).astype(np.float32)
-            else:
-                action = self.sac.act(self._state[None], explore=True)[0]
-            observed, reward, terminated, truncated, _ = env.step(_to_box(env, action))
-            following = np.asarray(observed, np.float32).ravel()
-            self.remember(self._state, action, float(reward), following, terminated)
-            self._return += float(reward)
-            self.steps += 1
-            self._state = following
-            if terminated or truncated:
-                returns.append(self._return)
-                self._state = None
-            if self.steps >= self.warmup_steps:
-                info = self.learn()
-        return info | {"steps": float(self.steps), "return": float(np.mean(returns)) if returns else math.nan}
-
-    def remember(self, state: Any, action: Any, reward: float, next_state: Any, done: bool, elapsed: float = 1.0) -> None:
-        """Keep one transition; `action` in (-1, 1), `done` True only for a termination. Raises NotFinite, SpecMismatch."""
-        self.buffer.add(state, action, reward, next_state, done, elapsed)
+        plain = self.options.plain and not sequences and n_step == 1 and self.batch_size == batch_size and not num_gpus
+        self.sac: SAC | ComposedSAC
+        if plain:
+            self.sac = SAC(self.state_dim, self.action_dim, self.config, self.rng)
+        else:
+            self.sac = ComposedSAC(
+                self.state_dim, self.action_dim, self.config, self.rng, self.options, encoder, output_dim if sequences else None,
+                batch_size, n_step > 1, "cuda" if num_gpus else "cpu",
+            )  # fmt: skip
+        self.algorithm = self.sac
+        self.settings = {"config": asdict(self.config), "options": asdict(self.options)}
+        self.buffer = _buffer(self.state_dim, self.action_dim, buffer_size, self.options)
 
     def learn(self) -> dict[str, float]:
-        """One update from the buffer. Raises DataError while it is empty."""
-        return self.sac.update(self.buffer.sample(self.config.batch_size, self.rng))
+        if not isinstance(self.buffer, PrioritizedReplay) or not isinstance(self.sac, ComposedSAC):
+            return super().learn()
+        rows, weights, slots = self.buffer.sample_weighted(self.batch_size, self.rng)
+        for lens in self.lenses.values():
+            rows = lens.rows(rows)
+        info, errors = self.sac.update_weighted(rows, weights)
+        self.buffer.learned(slots, errors)
+        return info
 
-    def compute_action(self, observation: Any, explore: bool = False) -> NDArray[np.float32]:
-        """The action for one observation, in the environment's box; in (-1, 1) without an environment."""
-        action = self.sac.act(np.asarray(observation, np.float32).reshape(1, -1), explore)[0]
-        return action if self.env is None else _to_box(self.env, action)
-
-    def save(self, path: str | Path) -> None:
-        """Write networks, optimisers and random stream (not the buffer) to the folder `path`, atomically."""
-        shape = {"state_dim": self.sac.state_dim, "action_dim": self.sac.action_dim, "config": asdict(self.config)}
-        counts = {"updates": self.sac.updates, "steps": self.steps, "rng": self.rng.bit_generator.state}
-        checkpoint.save(Path(path), self.sac.tensors(), shape | counts)
-
-    def restore(self, path: str | Path) -> None:
-        """Go on from a saved agent. Raises ModelError when it is damaged, SpecMismatch when it is another's."""
-        tensors, meta = checkpoint.load(Path(path))
-        if (meta["state_dim"], meta["action_dim"]) != (self.sac.state_dim, self.sac.action_dim):
-            raise SpecMismatch(f"{path} holds an agent of another size: {meta['state_dim']} -> {meta['action_dim']}")
-        self.sac.load(tensors)
-        self.sac.updates, self.steps = int(meta["updates"]), int(meta["steps"])
-        self.rng.bit_generator.state = meta["rng"]
+    def weights(self) -> dict[str, Tensor]:
+        """The actor for raw states. Raises ConfigError for one behind a CNN and LSTM, which the payload does not hold."""
+        if isinstance(self.sac, ComposedSAC) and not isinstance(self.sac.critic.encoder, nn.Identity):
+            raise ConfigError("the payload holds actors without an encoder")
+        return folded(read_weights(self.sac.actor), self.lenses.values())
 
 
-def _environment(env: str | type | gymnasium.Env[Any, Any] | None) -> gymnasium.Env[Any, Any] | None:
-    if isinstance(env, str):
-        return gymnasium.make(env)
-    made: gymnasium.Env[Any, Any] | None = env() if isinstance(env, type) else env
-    return made
+def _options(given: Mapping[str, Any]) -> Options:
+    known = [field.name for field in fields(Options)]
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ConfigError(f"unknown option {unknown[0]}; options are {', '.join(known)}")
+    return Options(**given)
 
 
-def _sizes(env: gymnasium.Env[Any, Any]) -> tuple[int, int]:
-    states, actions = env.observation_space, env.action_space
-    if not isinstance(states, gymnasium.spaces.Box) or not isinstance(actions, gymnasium.spaces.Box):
-        raise ConfigError("SACAgent needs an environment whose observations and actions are boxes")
-    if not actions.is_bounded():
-        raise ConfigError("SACAgent needs an environment whose actions have finite bounds")
-    return int(np.prod(states.shape)), int(np.prod(actions.shape))
+def _supported(num_workers: int, num_gpus: int, framework: str) -> None:
+    if framework != "torch":
+        raise ConfigError(f"framework must be torch, not {framework}")
+    if num_workers != 0:
+        raise ConfigError(f"num_workers must be 0, not {num_workers}: an agent plays in its own process")
+    if num_gpus not in (0, 1):
+        raise ConfigError(f"num_gpus must be 0 or 1, not {num_gpus}")
 
 
-def _to_box(env: gymnasium.Env[Any, Any], action: Floats) -> NDArray[np.float32]:
-    box = env.action_space
-    assert isinstance(box, gymnasium.spaces.Box)
-    low, high = box.low.ravel(), box.high.ravel()
-    scaled: NDArray[np.float32] = np.clip(low + (action + 1) / 2 * (high - low), low, high).astype(np.float32)
-    return scaled.reshape(box.shape)
+def _is_sequence(observed: tuple[int, ...], shape: tuple[int, int, int]) -> bool:
+    """Whether the extractor belongs in front; raises ConfigError when sequences have another shape than the one configured."""
+    if len(observed) != 3:
+        return False
+    if observed != shape:
+        raise ConfigError(f"observations are sequences {observed}, but time_steps, assets and features say {shape}")
+    return True
+
+
+def _lenses(options: Options, state_dim: int, gamma: float) -> dict[str, Lens]:
+    found: dict[str, Lens] = {}
+    if options.normalize_observations:
+        found["observation_norm"] = ObservationNorm(state_dim)
+    if options.scale_returns:
+        found["return_scale"] = ReturnScale(gamma)
+    return found
+
+
+def _buffer(state_dim: int, action_dim: int, capacity: int, options: Options) -> ReplayBuffer:
+    try:
+        if options.prioritized_replay:
+            return PrioritizedReplay(
+                state_dim, action_dim, capacity, exponent=options.priority_exponent, correction=options.priority_correction
+            )
+        return ReplayBuffer(state_dim, action_dim, capacity)
+    except MemoryError:
+        size = capacity * 8 * state_dim / 2**30
+        raise ConfigError(f"buffer_size {capacity} needs {size:.0f} GiB for observations of {state_dim} numbers; make it smaller") from None
