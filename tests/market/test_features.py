@@ -9,7 +9,7 @@ from agents.market.batch import hour_history, minute_history
 from agents.market.columns import HOUR_COLUMNS, MINUTE_COLUMNS
 from agents.market.features import HOUR, MINUTE, Track, correlation, effective_bets, ranks, volatility
 from agents.market.hours import HourPanel
-from agents.market.minutes import MinutePanel
+from agents.market.minutes import MinutePanel, others
 from agents.market.moments import Moments, history, weighted_sums
 
 NOTHING = 1e-9
@@ -224,3 +224,29 @@ def test_track_keeps_the_last_rows_and_finds_them_by_time():
     assert track.at(9, 0) == [9.0] and track.at(100, 0) == [10.0]
     assert track.at(7, 0) is None and track.at(9, 10) is None
     assert track.after(8)[:, 0].tolist() == [9.0, 10.0]
+
+
+def test_alternating_returns_have_negative_autocorrelation():
+    panel = HourPanel(1)
+    for row in range(200):
+        price = np.array([100.0 * (1.01 if row % 2 else 1.0)])
+        panel.push(START + (row + 1) * HOUR, price, price, price, np.ones(1), np.ones(1, dtype=bool))
+    assert panel.columns()[0, H["autocorrelation_1h"]] < -0.5
+
+
+def test_a_random_walk_mostly_shows_no_reversion():
+    """Without Kendall's correction nearly every walk would seem to revert."""
+    rng = np.random.default_rng(9)
+    width = 40
+    close = 100 * np.exp(np.cumsum(rng.normal(0, 5e-4, (1500, width)), axis=0))
+    panel, seen = MinutePanel(width), np.ones(width, dtype=bool)
+    for row in range(len(close)):
+        panel.push(START + (row + 1) * MINUTE, close[row], close[row], close[row], np.ones(width), seen)
+    kappa = panel.columns(np.full(width, 0.01))[:, M["ou_kappa"]]
+    assert (kappa == 0).mean() > 0.4 and np.median(kappa) < 0.005
+
+
+def test_the_market_of_a_symbol_is_all_others():
+    moved = np.array([True, True, True, False])
+    assert others(np.array([1.0, 2.0, 6.0, 0.0]), moved).tolist() == [4.0, 3.5, 1.5, 3.0]
+    assert others(np.array([1.0]), np.array([True])).tolist() == [0.0]

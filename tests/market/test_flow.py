@@ -210,3 +210,11 @@ def test_windows_count_excursions_on_both_sides():
     reached = (GRID <= 5.5e-4).astype(float) + (GRID <= 2.5e-4)
     np.testing.assert_allclose(flow.hits - before * keep, reached, atol=1e-12)
     assert flow.window_weight == pytest.approx(2 * keep + 2)
+
+
+def test_a_long_silence_says_nothing_of_intensity():
+    flow = Flow()
+    for time in (START, START + NS, START + 60 * NS):
+        flow.on_book(time, 99.99, 1.0, 100.01, 1.0)
+        flow.on_trade(time, 100.05, 1.0, 1)
+    assert flow.window_weight == 2.0 and flow.seconds == 60.0

@@ -284,3 +284,33 @@ def test_column_is_read_by_name():
     matrix = np.arange(60, dtype=np.float32)[None]
     seen = Observation("risk", SYMBOLS, 0, matrix)
     assert seen.column(SPECS["risk"].columns[17]).tolist() == [17.0]
+
+
+def test_volume_is_over_equity(desk):
+    market = desk[0]
+    for minute in range(3):
+        time = START + minute * 60 * NS
+        market.apply(Bar(Stamp(market.at), A, time, "1m", D(100), D(100), D(100), D(100), D(52)))
+    market.apply(snapshot(START + 200 * NS, A))
+    market.apply(snapshot(START + 201 * NS, A))
+    seen = see("short_term", desk)
+    assert seen.column("volume_1m_notional").tolist() == pytest.approx([5200 / 10_400, 0, 0])
+    assert seen.column("volume_1m")[0] == pytest.approx(np.log1p(5200))
+
+
+@pytest.mark.parametrize(("hours", "sine", "cosine"), [(0, 0, 1), (42, 1, 0), (84, 0, -1), (126, -1, 0)])
+def test_the_week_begins_on_monday(hours, sine, cosine):
+    monday = 1_600_041_600 * NS  # 2020-09-14 00:00 UTC
+    market = MarketState((A,))
+    market.apply(snapshot(monday + hours * HOUR, A))
+    seen = observe("short_term", market, Ledger(USDT), (A,), Context(1.0, 1.0))
+    assert seen.column("day_of_week_sin")[0] == pytest.approx(sine, abs=1e-6)
+    assert seen.column("day_of_week_cos")[0] == pytest.approx(cosine, abs=1e-6)
+    assert seen.column("minute_of_day_cos")[0] == pytest.approx(np.cos(hours % 24 / 24 * 2 * np.pi), abs=1e-6)
+
+
+def test_a_position_outside_the_market_is_no_error(desk):
+    stranger = Symbol("X/USDT")
+    desk[1].apply(listing(stranger))
+    desk[1].apply(fill(stranger, 1, 100, 3))
+    assert see("long_term", desk).column("gross")[0] == pytest.approx(3000 / 10_400)

@@ -331,3 +331,39 @@ def test_memory_is_bounded():
         state.apply(bar(START + number * MINUTE, 100 + number % 7, timeframe="1m"))
     assert len(state.bars(A)["1m"]) == 1536 and state.rebuilds == 0 and not state.refused
     assert len(state._panels.minutes._track) == 1441 and len(state._panels.hours._hours) <= 200
+
+
+def test_an_older_bar_does_not_move_the_mark():
+    state = market(bar(START, close=110), bar(START - 5 * HOUR, close=50))
+    assert state.mark(A) == 110
+
+
+def test_a_new_day_bar_over_known_hours_changes_nothing():
+    """The exchange's own day arrives after its hours were taken: no reason to begin anew."""
+    hours = [bar(START + number * HOUR, 100 + number) for number in range(24)]
+    state = market(*hours, symbols=(A,))
+    state.apply(bar(START, 123, timeframe="1d", volume=Decimal(999)))
+    state.apply(bar(START + 24 * HOUR, 124))
+    assert state.rebuilds == 0 and state.bars(A)["1d"].volume[0] == 999
+
+
+def test_coarse_bars_stop_where_finer_ones_begin():
+    days = [bar(START + (number - 3) * 24 * HOUR, 100, timeframe="1d", at=START) for number in range(3)]
+    hours = [bar(START + (number - 24) * HOUR, 100 + number, at=START) for number in range(24)]
+    state = market(*hours, *days, snapshot(START + NS), symbols=(A,))
+    assert state.hour_columns()[0, H["history_share"]] == pytest.approx((24 + 24) / 2160)
+
+
+def test_minutes_follow_the_hours_they_fall_back_on():
+    """Volatility of a minute is drawn towards that of the hour, so a new hour changes it although no minute came."""
+    state = market(*(bar(START + number * HOUR, 100) for number in range(3)), symbols=(A,))
+    before = state.minute_columns()[0, 5]
+    state.apply(bar(START + 3 * HOUR, 150))
+    assert state.minute_columns()[0, 5] > before
+
+
+def test_history_of_minutes_counts_from_the_first_live_fact():
+    first = START - 100 * MINUTE
+    bars = [bar(first + number * MINUTE, 100 + number % 3, symbol, "1m", at=START) for symbol in (A, B) for number in range(100)]
+    state = market(*bars, Trade(Stamp(START + NS), A, START + NS, "1", Decimal(100), Decimal(1), Side.BUY))
+    assert state.minute_columns()[1, 7] != state.minute_columns()[1, 6] and state.minute_columns()[1, 23] != 0
