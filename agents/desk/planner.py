@@ -1,9 +1,9 @@
 """From a safe target to commands: what is missing, less what is already on its way, cut to what the market and the limits bear."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal
 
-from agents.core.instruments import ZERO, Instrument, Side, Symbol
+from agents.core.instruments import NS, ZERO, Instrument, Side, Symbol
 from agents.core.ledger import Ledger, Order
 from agents.core.orders import Command, TimeInForce
 from agents.desk.attribution import HOUSE
@@ -21,6 +21,8 @@ PATIENT, URGENT = 0.4, 0.8
 """Urgency below the first is worked post-only, above the second immediate-or-cancel, between as a limit order."""
 STALE_MOVE = Decimal("0.0005")
 """A directional order is replaced when its price is more than 5 bps (and two ticks) from where it would be placed now."""
+WAIT_NS = 20 * NS
+"""A limit order that nobody took for so long is finished by taking; a post-only one waits as long as it is wished."""
 EXCESS = Decimal("1.2")
 """Working quantity may exceed the need by a fifth before it is cancelled: drift of the mark is no reason to leave the queue."""
 
@@ -69,6 +71,8 @@ def _work(sheet: Sheet, instrument: Instrument, need: Decimal) -> None:
     symbol, memory, at = instrument.symbol, sheet.context.memory, sheet.context.at
     side = Side.BUY if need > 0 else Side.SELL
     style = sheet.safe.styles.get(symbol, Style())
+    if (symbol, side) in memory.hurried:
+        style = replace(style, urgency=1.0)
     price = _price(sheet, instrument, side, style)
     smallest = max(smallest_notional(instrument, price), sheet.least_notional)
     unwanted = sheet.resting(symbol, side.opposite, quotes=False)
@@ -98,6 +102,7 @@ def _work(sheet: Sheet, instrument: Instrument, need: Decimal) -> None:
         sheet.refuse(symbol, side, "self_trade", "own quotes in the way are cancelled first")
     elif sheet.place(instrument, side, quantity, price, _shares(sheet, symbol), *_kind(style)):
         memory.worked[symbol, side] = at
+        memory.hurried.discard((symbol, side))
 
 
 def _surplus(sheet: Sheet, instrument: Instrument, working: list[Order], need: Decimal, price: Decimal, smallest: Decimal) -> list[Order]:
@@ -110,6 +115,9 @@ def _surplus(sheet: Sheet, instrument: Instrument, working: list[Order], need: D
             surplus.append(order)
         elif _stale(sheet, instrument, order, price):
             surplus.append(order)
+        elif not order.place.post_only and sheet.context.at - order.created >= WAIT_NS:
+            surplus.append(order)
+            sheet.context.memory.hurried.add((instrument.symbol, order.place.side))
     return [order for order in surplus if sheet.open(order)]
 
 

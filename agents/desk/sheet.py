@@ -33,6 +33,8 @@ class PlanMemory:
     """When a directional order was last placed or cancelled."""
     started: dict[Symbol, tuple[int, Decimal]] = field(default_factory=dict)
     """The present volume window of a symbol (market time over its length) and the position at its start."""
+    hurried: set[tuple[Symbol, Side]] = field(default_factory=set)
+    """Whose limit order waited in vain: the next one takes."""
     sent: deque[int] = field(default_factory=deque)
     """Stamps of the new orders of the last second."""
 

@@ -13,6 +13,7 @@ from agents.core.instruments import NS, Side, Symbol
 from agents.core.orders import Amend, Cancel, OrderState, Place, TimeInForce
 from agents.desk.gate import is_quote
 from agents.desk.limits import Limits
+from agents.desk.planner import WAIT_NS
 from agents.desk.wishes import Style
 from tests.desk.world import BTC, ETH, SOL, World
 
@@ -122,6 +123,30 @@ def test_a_stale_price_is_replaced_and_a_near_one_left_in_the_queue():
     assert world.plan(target).commands == ()
     world.book(BTC, "50200")
     assert cancelled(world.plan(target)) == [near]
+
+
+def test_a_limit_order_that_nobody_takes_is_finished_by_taking_and_a_patient_one_waits_on():
+    world = World(limits=FREE)
+    target = world.target({BTC: 0.1}, style=NORMAL)
+    (waiting,) = placed(world.step(target))
+    world.answer([waiting])
+    world.later(WAIT_NS / NS - 1)
+    assert world.plan(target).commands == ()
+    world.later(1)
+    told = world.step(target)
+    assert cancelled(told) == [waiting.order_id] and not placed(told)
+    world.answer(told.commands)
+    world.later(2)
+    (taking,) = placed(world.step(target))
+    assert taking.time_in_force is TimeInForce.IOC
+    world.answer([taking])
+    world.later(2)
+    (again,) = placed(world.plan(target))
+    assert again.time_in_force is TimeInForce.GTC, "hurry ends with the order that was hurried"
+    patient = World(limits=FREE)
+    patient.order(BTC, Side.BUY, "0.02", "49995.00", post_only=True)
+    patient.later(10 * WAIT_NS / NS)
+    assert patient.plan(patient.target({BTC: 0.1}, style=PATIENT)).commands == ()
 
 
 def test_a_just_placed_order_that_died_is_not_placed_again_at_once():
@@ -551,4 +576,3 @@ def test_the_same_state_gives_the_same_plan(drawn):
     world.memory.sent.clear()
     second = world.plan(target)
     assert list(first.commands) == list(second.commands) and first.refusals == second.refusals
-

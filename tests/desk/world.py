@@ -86,9 +86,9 @@ class World:
         self.fills += 1
         order_id = client_order_id("old", 1, self.fills, 0)
         place = Place(order_id, symbol, side, Decimal(quantity), Decimal(price), TimeInForce.GTC, post_only, False, shares)
-        self.ledger.record(place, Stamp(self.at - 60 * NS))
+        self.ledger.record(place, Stamp(self.at - 10 * NS))
         if state is not OrderState.PENDING:
-            self.ledger.apply(OrderUpdate(Stamp(self.at - 59 * NS), order_id, symbol, state))
+            self.ledger.apply(OrderUpdate(Stamp(self.at - 9 * NS), order_id, symbol, state))
         return order_id
 
     def quote_order(self, symbol, side, quantity, price, state=OrderState.OPEN):
