@@ -349,9 +349,9 @@ def test_a_new_day_bar_over_known_hours_changes_nothing():
 
 def test_coarse_bars_stop_where_finer_ones_begin():
     days = [bar(START + (number - 3) * 24 * HOUR, 100, timeframe="1d", at=START) for number in range(3)]
-    hours = [bar(START + (number - 24) * HOUR, 100 + number, at=START) for number in range(24)]
+    hours = [bar(START + (number - 24) * HOUR, 100 + number, at=START) for number in range(23)]
     state = market(*hours, *days, snapshot(START + NS), symbols=(A,))
-    assert state.hour_columns()[0, H["history_share"]] == pytest.approx((24 + 24) / 2160)
+    assert state.hour_columns()[0, H["history_share"]] == pytest.approx((24 + 23) / 2160)  # the missing hour stays missing
 
 
 def test_minutes_follow_the_hours_they_fall_back_on():
@@ -363,7 +363,11 @@ def test_minutes_follow_the_hours_they_fall_back_on():
 
 
 def test_history_of_minutes_counts_from_the_first_live_fact():
+    """The hours came first and brought market time up to date: the minutes before it must not wait for the next boundary."""
+    hours = [bar(START - HOUR, 100, symbol, at=START) for symbol in (A, B)]
     first = START - 100 * MINUTE
-    bars = [bar(first + number * MINUTE, 100 + number % 3, symbol, "1m", at=START) for symbol in (A, B) for number in range(100)]
-    state = market(*bars, Trade(Stamp(START + NS), A, START + NS, "1", Decimal(100), Decimal(1), Side.BUY))
-    assert state.minute_columns()[1, 7] != state.minute_columns()[1, 6] and state.minute_columns()[1, 23] != 0
+    minutes = [bar(first + number * MINUTE, 100 + number % 3, symbol, "1m", at=START) for symbol in (A, B) for number in range(100)]
+    state = market(*hours, *minutes)
+    assert state.minute_columns()[1, 23] == 0
+    state.apply(trade(START + NS))
+    assert state.minute_columns()[1, 23] != 0 and state.rebuilds == 0
