@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from agents.core.errors import ConfigError
 from agents.learning.composed import ComposedSAC
 from agents.learning.face import Agent, folded, read_weights
-from agents.learning.lenses import Lens, ObservationNorm, ReturnScale
+from agents.learning.lenses import lenses
 from agents.learning.options import Options
 from agents.learning.priorities import PrioritizedReplay
 from agents.learning.replay import ReplayBuffer
@@ -83,7 +83,7 @@ class SACAgent(Agent):
             n_step=n_step, gamma=gamma,
         )  # fmt: skip
         sequences = sequences or (self.world is not None and _is_sequence(self.world.state_shape, shape))
-        self.lenses = _lenses(self.options, self.state_dim, gamma)
+        self.lenses = lenses(self.state_dim, gamma, self.options.normalize_observations, self.options.scale_returns)
         self.config = SACConfig(
             learning_rate=learning_rate, actor_lr=actor_lr, critic_lr=critic_lr, alpha_lr=alpha_lr, gamma=gamma, tau=tau,
             alpha=init_alpha, automatic_entropy_tuning=automatic_entropy_tuning, target_entropy=target_entropy,
@@ -152,15 +152,6 @@ def _is_sequence(observed: tuple[int, ...], shape: tuple[int, int, int]) -> bool
     if observed != shape:
         raise ConfigError(f"observations are sequences {observed}, but time_steps, assets and features say {shape}")
     return True
-
-
-def _lenses(options: Options, state_dim: int, gamma: float) -> dict[str, Lens]:
-    found: dict[str, Lens] = {}
-    if options.normalize_observations:
-        found["observation_norm"] = ObservationNorm(state_dim)
-    if options.scale_returns:
-        found["return_scale"] = ReturnScale(gamma)
-    return found
 
 
 def _buffer(state_dim: int, action_dim: int, capacity: int, options: Options) -> ReplayBuffer:

@@ -119,3 +119,13 @@ class ReturnScale:
     def load(self, tensors: dict[str, Tensor]) -> None:
         self.moments.load(tensors)
         self._return = float(tensors["return"][0])
+
+
+def lenses(state_dim: int, gamma: float, normalize_observations: bool, scale_returns: bool) -> dict[str, Lens]:
+    """Those that were asked for, by the name they have in a checkpoint."""
+    found: dict[str, Lens] = {}
+    if normalize_observations:
+        found["observation_norm"] = ObservationNorm(state_dim)
+    if scale_returns:
+        found["return_scale"] = ReturnScale(gamma)
+    return found
