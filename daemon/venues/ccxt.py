@@ -131,10 +131,11 @@ class CcxtVenue:
             return False
 
     async def close(self) -> None:
-        """Release the account's connection; the feed's ends with its events."""
+        """Release the connections of the account and of the feed."""
         exchange, self._exchange, self._desk = self._exchange, None, None
         if exchange is not None:
             await close_client(exchange)
+        await self._feed.close()
 
     # -- inside --------------------------------------------------------------------------------------------------
 

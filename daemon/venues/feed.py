@@ -77,6 +77,12 @@ class CcxtFeed:
         """Unstamped facts until closed; raises ConfigError or Unreachable when the exchange cannot be read at all."""
         return pumped(self.run, self._outbox)
 
+    async def close(self) -> None:
+        """Release the connection at once, also when the events were dropped instead of closed."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            await close_client(exchange)
+
     def feed_into(self, outbox: Outbox) -> None:
         """Put facts into another outbox from now on; for a venue that has more to tell than market data."""
         self._outbox = outbox

@@ -24,6 +24,10 @@ class Feed(Protocol):
         """Unstamped facts."""
         ...
 
+    async def close(self) -> None:
+        """Let go of what is connected."""
+        ...
+
 
 class SimulatedVenue:
     """A feed and a simulated exchange. Holds no key and sends nothing to the world."""
@@ -60,7 +64,11 @@ class SimulatedVenue:
         return True
 
     async def close(self) -> None:
-        """Nothing is held beyond the iterator of `events`."""
+        """Stop the alarm and let go of the feed's connection."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        await self._feed.close()
 
     async def _run(self) -> None:
         async with aclosing(self._feed.events()) as feed:  # type: ignore[type-var]

@@ -316,10 +316,14 @@ class ScriptedFeed:
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[Event] = asyncio.Queue()
+        self.closed = False
 
     async def events(self) -> AsyncIterator[Event]:
         while True:
             yield await self.queue.get()
+
+    async def close(self) -> None:
+        self.closed = True
 
 
 def book(bid: str, ask: str) -> BookSnapshot:
@@ -349,6 +353,7 @@ async def test_simulated_orders_meet_the_feed_and_late_commands_are_released_by_
         assert balances[Currency("BTC")] == 1
         assert balances[Currency("USDT")] == 1000 - 101 - Decimal("0.101")
     await venue.close()
+    assert feed.closed
 
 
 # -- client ------------------------------------------------------------------------------------------------------------
