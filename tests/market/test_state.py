@@ -365,8 +365,8 @@ def test_minutes_follow_the_hours_they_fall_back_on():
 def test_history_of_minutes_counts_from_the_first_live_fact():
     """The hours came first and brought market time up to date: the minutes before it must not wait for the next boundary."""
     hours = [bar(START - HOUR, 100, symbol, at=START) for symbol in (A, B)]
-    first = START - 100 * MINUTE
-    minutes = [bar(first + number * MINUTE, 100 + number % 3, symbol, "1m", at=START) for symbol in (A, B) for number in range(100)]
+    first = START - HOUR
+    minutes = [bar(first + number * MINUTE, 100 + number % 3, symbol, "1m", at=START) for symbol in (A, B) for number in range(60)]
     state = market(*hours, *minutes)
     assert state.minute_columns()[1, 23] == 0
     state.apply(trade(START + NS))
