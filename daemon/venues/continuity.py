@@ -24,6 +24,8 @@ class TradeLine:
         self.duplicates = 0
         self._held: list[Trade] = []
         self._numeric = True
+        self._number = -1
+        """Id of `last` where ids are numbers."""
         self._steps = 0
         self._seen: set[str] = set()
         self._order: deque[str] = deque()
@@ -34,12 +36,11 @@ class TradeLine:
         for trade in trades:
             if self.holed:
                 self._held.append(trade)
-            elif self._is_new(trade):
-                if self._jumps(trade):
-                    self.holed = True
-                    self._held.append(trade)
-                else:
-                    self._accept(trade, out)
+            elif self._numeric and self._steps >= LEARNED and trade.trade_id.isdigit() and int(trade.trade_id) > self._number + 1:
+                self.holed = True
+                self._held.append(trade)
+            else:
+                self._take(trade, out)
         if len(self._held) > HELD:
             out += self.give_up()
         return out
@@ -51,56 +52,46 @@ class TradeLine:
 
     def seed(self, trade: Trade) -> None:
         """A print that happened before we listened: known, but not to be told. Steps between seeds teach nothing."""
-        if self._is_new(trade):
-            self._accept(trade, [])
-            self._steps = 0
+        self._take(trade, [])
+        self._steps = 0
 
     def mend(self, fetched: list[Trade]) -> tuple[list[Trade], bool]:
         """Prints from another source, in any order -> (those to hand on, in order; whether they close the hole)."""
         last = self.last
         joined = last is None or any(trade.trade_id == last.trade_id for trade in fetched)
-        if not joined and last is not None and self._counts and fetched:
-            joined = min(int(trade.trade_id) for trade in fetched if trade.trade_id.isdigit()) <= int(last.trade_id) + 1
+        if not joined and fetched and self._numeric and self._steps >= LEARNED:
+            joined = min(int(trade.trade_id) for trade in fetched if trade.trade_id.isdigit()) <= self._number + 1
         held, self._held, self.holed = self._held, [], False
         out: list[Trade] = []
         for trade in sorted([*fetched, *held], key=self._rank):
-            if self._is_new(trade):
-                self._accept(trade, out)
+            self._take(trade, out)
         return out, joined
 
     def give_up(self) -> list[Trade]:
         """The hole stays: hand on what was held."""
         return self.mend([])[0]
 
-    @property
-    def _counts(self) -> bool:
-        return self._numeric and self._steps >= LEARNED
+    def _rank(self, trade: Trade) -> int:
+        return int(trade.trade_id) if self._numeric and trade.trade_id.isdigit() else trade.time
 
-    def _rank(self, trade: Trade) -> tuple[int, int]:
-        return (int(trade.trade_id), 0) if self._numeric and trade.trade_id.isdigit() else (trade.time, 0)
-
-    def _is_new(self, trade: Trade) -> bool:
-        if self.last is None:
-            new = True
-        elif self._numeric and trade.trade_id.isdigit():
-            new = int(trade.trade_id) > int(self.last.trade_id)
-        else:
-            new = trade.trade_id not in self._seen
-        self.duplicates += not new
-        return new
-
-    def _jumps(self, trade: Trade) -> bool:
-        return self.last is not None and self._counts and int(trade.trade_id) != int(self.last.trade_id) + 1
-
-    def _accept(self, trade: Trade, out: list[Trade]) -> None:
-        last, self.last = self.last, trade
-        out.append(trade)
+    def _take(self, trade: Trade, out: list[Trade]) -> None:
+        """Hand on a print unless it is known."""
         if self._numeric and trade.trade_id.isdigit():
-            if last is not None:
-                self._steps = self._steps + 1 if int(trade.trade_id) == int(last.trade_id) + 1 else -LEARNED
+            number = int(trade.trade_id)
+            if number <= self._number:
+                self.duplicates += 1
+                return
+            if self.last is not None:
+                self._steps = self._steps + 1 if number == self._number + 1 else -LEARNED
+            self._number = number
+        elif trade.trade_id in self._seen:
+            self.duplicates += 1
             return
-        self._numeric = False
-        self._seen.add(trade.trade_id)
-        self._order.append(trade.trade_id)
-        if len(self._order) > REMEMBERED:
-            self._seen.discard(self._order.popleft())
+        else:
+            self._numeric = False
+            self._seen.add(trade.trade_id)
+            self._order.append(trade.trade_id)
+            if len(self._order) > REMEMBERED:
+                self._seen.discard(self._order.popleft())
+        self.last = trade
+        out.append(trade)

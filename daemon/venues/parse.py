@@ -4,9 +4,10 @@ What cannot be believed (missing, not finite, negative) is refused by DataError 
 ccxt hands numbers out as floats: `Decimal(repr(x))` gives back the digits that the exchange sent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from operator import gt, lt
 from typing import Any
 
 from agents.core.errors import DataError, NotFinite
@@ -65,34 +66,28 @@ def parse_trade(raw: Raw, symbol: Symbol, otherwise: int, tick_rule: Side | None
 
 
 class Levels:
-    """Exact price levels by their float pair, remembered: most levels of a book repeat from one update to the next."""
+    """Exact price levels by their floats, remembered: most levels of a book repeat from one update to the next."""
 
     def __init__(self, keep: int = 20_000) -> None:
         self._keep = keep
-        self._known: dict[tuple[float, float], Level] = {}
+        self._known: dict[tuple[float, ...], Level] = {}
         self._prices: dict[float, Decimal] = {}
 
-    def top(self, side: Sequence[Sequence[float]], depth: int, worse: int) -> tuple[Level, ...]:
+    def top(self, side: Sequence[Sequence[float]], depth: int, better: Callable[[float, float], bool]) -> tuple[Level, ...]:
         """The best `depth` levels, copied; raises DataError for a level that cannot be.
 
-        `worse` is the direction in which prices get worse: -1 for bids, 1 for asks.
+        `better` compares the prices of two neighbours, the better one first: `gt` for bids, `lt` for asks.
         """
-        known = self._known
-        last = -INFINITY
-        out = []
-        for level in side[:depth]:
-            price = level[0]
-            pair = (price, level[1])
-            exact = known.get(pair)
-            if exact is None:
-                exact = self._learn(pair)
-            if price * worse <= last:
-                raise DataError("levels_unsorted")
-            last = price * worse
-            out.append(exact)
-        return tuple(out)
+        pairs = list(map(tuple, side[:depth]))
+        exact = list(map(self._known.get, pairs))
+        if None in exact:
+            exact = [self._learn(pair) if level is None else level for pair, level in zip(pairs, exact, strict=True)]
+        prices = [pair[0] for pair in pairs]
+        if not all(map(better, prices, prices[1:])):
+            raise DataError("levels_unsorted")
+        return tuple(exact)  # type: ignore[arg-type]
 
-    def _learn(self, pair: tuple[float, float]) -> Level:
+    def _learn(self, pair: tuple[float, ...]) -> Level:
         price, quantity = self._prices.get(pair[0]), pair[1]
         if price is None:
             if len(self._prices) >= self._keep:
@@ -107,7 +102,7 @@ class Levels:
 
 def parse_book(raw: Raw, symbol: Symbol, depth: int, otherwise: int, levels: Levels) -> BookSnapshot:
     """The top of a book, best first. An empty side is a fact; an unsorted one is refused."""
-    bids, asks = levels.top(raw["bids"], depth, -1), levels.top(raw["asks"], depth, 1)
+    bids, asks = levels.top(raw["bids"], depth, gt), levels.top(raw["asks"], depth, lt)
     return BookSnapshot(UNSTAMPED, symbol, market_time(raw, otherwise), bids, asks)
 
 
