@@ -1,6 +1,7 @@
 """The rehearsal exchange as a process of its own: started, found on its port, watched for the end of its market, stopped."""
 
 import asyncio
+import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -51,12 +52,18 @@ async def rehearsal_exchange(arguments: Sequence[str], log: Path) -> AsyncIterat
     """
     with log.open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "daemon.rehearsal", "--port", "0", *arguments, stdin=PIPE, stdout=PIPE, stderr=errors
+            sys.executable, "-m", "daemon.rehearsal", "--port", "0", *arguments,
+            stdin=PIPE, stdout=PIPE, stderr=errors, env=_without_settings(),
         )  # fmt: skip
     try:
         yield await _greeting(process, log)
     finally:
         await _stop(process)
+
+
+def _without_settings() -> dict[str, str]:
+    """The environment without our own variables: some of them are keys, and none of them is its business."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("QUARTET__")}
 
 
 async def _greeting(process: Process, log: Path) -> RehearsalExchange:

@@ -56,11 +56,12 @@ async def trade(
     with held(settings.state_dir):
         async with AsyncExitStack() as stack:
             server = await stack.enter_async_context(_exchange(settings))
-            options = _options(settings, server)
-            if settings.mode == "live" and not dials_loopback(options):
+            address = server.base_url if server is not None else settings.exchange.base_url
+            if settings.mode == "live" and not dials_loopback(ExchangeOptions(settings.exchange.id, address)):
                 raise Unsafe(
                     "trading real money is not possible yet: it waits for recovery and reconciliation; use --paper, or the rehearsal exchange"
                 )
+            options = _options(settings, server)
             parts = await _compose(settings, options, server, stack)
             stop_on_signals(parts.stop)
             return await run(parts, duration, show)

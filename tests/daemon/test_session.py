@@ -139,7 +139,8 @@ def test_a_full_disk_ends_in_one_sentence_and_leaves_no_order(start: Start, tmp_
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("--live", "--exchange", "binance"), 2, "QUARTET__EXCHANGE__API_KEY"),
+        (("--live", "--exchange", "binance", "--set", "exchange.base_url=http://127.0.0.1:9"), 2, "QUARTET__EXCHANGE__API_KEY"),
+        (("--live", "--exchange", "binance"), 4, "real money"),
         (("--symbols", "BTC/USDX"), 2, "capital.quote"),
         (("--symbols", "BTC/USDT,NOPE/USDT"), 2, "NOPE/USDT"),
         (("--exchange", "binanse", "--set", "exchange.base_url=http://127.0.0.1:9"), 2, "binance"),
