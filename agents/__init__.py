@@ -8,12 +8,15 @@ from importlib import import_module
 _WINDOW = {
     "Actors": "agents.serving.actors",
     "CNNLSTMFeatureExtractor": "agents.models.extractors",
+    "EnsembleActors": "agents.serving.ensemble",
+    "EnsembleAgent": "agents.learning.ensemble",
     "Experience": "agents.market.observation",
     "GaussianActor": "agents.models.actors",
     "Learner": "agents.learning.learner",
     "ReplayBuffer": "agents.learning.replay",
     "SACAgent": "agents.learning.agent",
     "SACConfig": "agents.learning.sac",
+    "TD3Agent": "agents.learning.td3_agent",
     "TwinCritic": "agents.models.critics",
 }
 
