@@ -52,7 +52,8 @@ def plan(safe: SafeTarget, market: MarketState, ledger: Ledger, limits: Limits, 
     needs = {instrument.symbol: _need(sheet, instrument) for instrument in instruments}
     for instrument in sorted(instruments, key=lambda each: needs[each.symbol] > 0):  # stable: sells first
         _work(sheet, instrument, needs[instrument.symbol])
-    for instrument in instruments:
+    stamps = context.memory.quoted
+    for instrument in sorted(instruments, key=lambda each: stamps.get(each.symbol, 0)):  # who waited longest goes first
         quote(sheet, instrument)
     cancels_first = sorted(sheet.commands, key=lambda command: command.order_id not in sheet.cancelled)
     return Plan(tuple(cancels_first), tuple(sheet.refusals))

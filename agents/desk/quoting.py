@@ -65,8 +65,9 @@ def _bring(sheet: Sheet, instrument: Instrument, side: Side, old: Order | None, 
             memory.quoted[symbol] = at
         else:
             # Without an atomic replacement: cancel now, place once the venue has confirmed. The stamp is not renewed, so
-            # the new quote may follow as soon as the old one is gone.
-            sheet.cancel(old)
+            # the new quote may follow as soon as the old one is gone. While no new order may be sent, the old one is better.
+            if memory.rate_left(at, sheet.limits) > 0:
+                sheet.cancel(old)
 
 
 def _worth_it(instrument: Instrument, old: Order, price: Decimal, quantity: Decimal) -> bool:

@@ -576,3 +576,23 @@ def test_the_same_state_gives_the_same_plan(drawn):
     world.memory.sent.clear()
     second = world.plan(target)
     assert list(first.commands) == list(second.commands) and first.refusals == second.refusals
+
+
+def test_where_messages_are_short_quotes_take_turns_and_none_is_given_up_in_vain():
+    world = World(limits=Limits(turnover_cost_bps=0.0, max_orders_per_second=2.0))
+    quotes = {s: (0.001, 0.001, 0.01, 0.0) for s in (BTC, ETH, SOL)}
+    target = world.target(dict.fromkeys(quotes, 0.0), quotes)
+    first = world.step(target)
+    assert [p.symbol for p in placed(first, quotes=True)] == [BTC, ETH]
+    world.answer(first.commands)
+    world.later(1.1)
+    second = world.step(target)
+    assert [p.symbol for p in placed(second, quotes=True)] == [SOL]
+    world.answer(second.commands)
+    for symbol in quotes:
+        world.book(symbol, world.mark(symbol) * Decimal("1.01"))
+    world.memory.sent.extend([world.at] * 2)
+    world.later(0.6)
+    assert cancelled(world.plan(target)) == [], "no budget for the new quote: the old one stays"
+    world.later(1.0)
+    assert len(cancelled(world.plan(target))) == 3
