@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from agents.core.errors import DataError, Diverged, ModelError, TradingError
+from agents.learning.fast import fastest_products
 from agents.learning.learner import AgentSpec, Learner, LearnerConfig, average
 from agents.learning.sac import SACConfig
 from daemon import learner_frames
@@ -80,7 +81,9 @@ def _learner(frame: learner_frames.Frame, state: Path) -> Learner:
     # Other columns, agents or widths learn in a folder of their own: nothing is reshaped, and nothing that was learned is lost.
     shape = json.dumps([given["spec"], given["specs"], hidden])
     folder = state / hashlib.sha256(shape.encode()).hexdigest()[:16]
-    return Learner(specs, config, given["seed"], folder, given["spec"])
+    largest = max(specs, key=lambda one: one.state_dim)
+    products = fastest_products(asyncio.get_running_loop().time, largest.state_dim, largest.action_dim, sac)
+    return Learner(specs, config, given["seed"], folder, given["spec"], products)
 
 
 class _Work:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from agents.core.errors import ConfigError
 from agents.learning.composed import ComposedSAC
 from agents.learning.face import Agent, folded, read_weights
+from agents.learning.fast import FastSAC
 from agents.learning.lenses import lenses
 from agents.learning.options import Options
 from agents.learning.priorities import PrioritizedReplay
@@ -101,7 +102,7 @@ class SACAgent(Agent):
         plain = self.options.plain and not sequences and n_step == 1 and self.batch_size == batch_size and not num_gpus
         self.sac: SAC | ComposedSAC
         if plain:
-            self.sac = SAC(self.state_dim, self.action_dim, self.config, self.rng)
+            self.sac = FastSAC(self.state_dim, self.action_dim, self.config, self.rng)
         else:
             self.sac = ComposedSAC(
                 self.state_dim, self.action_dim, self.config, self.rng, self.options, encoder, output_dim if sequences else None,

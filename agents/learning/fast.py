@@ -186,7 +186,7 @@ def _members(flat: FlatVector, gradients: dict[str, Tensor], products: Products)
     ]
 
 
-def fastest_products(timer: Callable[[], float], state_dim: int, action_dim: int, config: SACConfig, rounds: int = 5) -> Products:
+def fastest_products(timer: Callable[[], float], state_dim: int, action_dim: int, config: SACConfig, rounds: int = 4) -> Products:
     """The libraries with which an update of these sizes is fastest here; takes about half a second at the default widths.
 
     Measured on whole updates, because a product that runs alone finds its operands in a cache that it would not have. `timer`

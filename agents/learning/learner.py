@@ -20,6 +20,8 @@ from torch import Tensor
 
 from agents.core.errors import ConfigError, Diverged, SpecMismatch
 from agents.learning import checkpoint
+from agents.learning.fast import FastSAC
+from agents.learning.products import Products
 from agents.learning.replay import ReplayBuffer
 from agents.learning.sac import SAC, SACConfig
 from agents.models.actors import GaussianActor
@@ -70,7 +72,8 @@ class Published:
 
 
 class Learner:
-    """All agents' learning. With a `directory` it resumes what lies there and keeps rings and checkpoints in it.
+    """All agents' learning. With a `directory` it resumes what lies there and keeps rings and checkpoints in it; `products`
+    says which libraries multiply.
 
     Raises SpecMismatch when files there were made for other specs or sizes, ModelError when no checkpoint is sound.
     """
@@ -82,6 +85,7 @@ class Learner:
         seed: int = 0,
         directory: Path | None = None,
         spec: str | None = None,
+        products: Products | None = None,
     ) -> None:
         self.specs = {one.name: one for one in specs}
         self.config, self.directory = config or LearnerConfig(), directory
@@ -90,7 +94,9 @@ class Learner:
         self.version = 0
         self.notice = ""
         """What went wrong with the last checkpoint, if it was not the last one that could be resumed."""
-        self.agents = {one.name: SAC(one.state_dim, one.action_dim, self.config.sac, self.rng) for one in specs}
+        self.agents: dict[str, SAC] = {
+            one.name: FastSAC(one.state_dim, one.action_dim, self.config.sac, self.rng, products) for one in specs
+        }
         self._published = {name: _weights(sac.actor) for name, sac in self.agents.items()}
         self.rings = {one.name: self._ring(one) for one in specs}
         if directory is not None and (directory / checkpoint.CURRENT).exists():
