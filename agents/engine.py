@@ -172,8 +172,9 @@ class Engine:
         self.market.apply(event)
         self.ledger.apply(event)
         swapped = self._listen(event, fresh=self.ledger.fill_count > fills)
-        due = self._due(event.stamp.at)
-        if not due and event.stamp.at < self._next_plan:
+        warm = self.halted or self._warm(event.stamp.at)
+        due = self._due() if warm else ()
+        if not warm or (not due and event.stamp.at < self._next_plan):
             return Effects(swapped=swapped) if swapped else NOTHING
         return self._decide(event.stamp, due, swapped)
 
@@ -208,10 +209,8 @@ class Engine:
         self.weights_version = event.version
         return True
 
-    def _due(self, at: int) -> tuple[str, ...]:
+    def _due(self) -> tuple[str, ...]:
         """Agents whose cadence boundary has passed since they last spoke, in the order of wishes."""
-        if not self._warm(at):
-            return ()
         marks = {
             LONG_TERM: self.market.closed("1h"),
             SHORT_TERM: self.market.closed("1m"),
@@ -221,9 +220,10 @@ class Engine:
         return tuple(agent for agent in self.config.agents if marks[agent] > self._passed.get(agent, 0) and self._note(agent, marks[agent]))
 
     def _warm(self, at: int) -> bool:
-        """Nobody speaks before every symbol has a price, or the late ones had their time: a slow agent speaks for all at once.
+        """Nothing is decided before every symbol has a price, or the late ones had their time: a slow agent speaks for all at once.
 
-        The price must be a book's: candles before the first book are history. On a tape of candles alone they are all there is.
+        The price must be a book's: candles before the first book are history, and what an earlier session left is neither valued
+        nor sold at them. On a tape of candles alone they are all there is.
         """
         if not self._is_warm:
             known = sum(self._priced(s) for s in self.symbols)
@@ -378,6 +378,10 @@ class Engine:
         """Marked equity in quote; None while a position has no mark."""
         value = self._value()
         return None if value is None else float(value)
+
+    def priced(self, currency: Currency) -> bool:
+        """Whether an amount of this currency can be told in quote: the quote itself, or the base of a traded symbol."""
+        return currency == self.ledger.quote or Symbol(f"{currency}/{self.ledger.quote}") in self._marks()
 
     def fees_in_quote(self) -> Decimal:
         """All fees ever paid, at present marks; fees in a currency without a mark count as zero."""

@@ -321,7 +321,8 @@ def _ours(error: BaseException) -> TradingError | None:
 
 
 def _sentence(text: str) -> None:
-    typer.echo(f"quartet: {text.strip().rstrip('.')}.", err=True)
+    said = text.strip().rstrip(".")
+    typer.echo(f"quartet: {said}{'' if said.endswith('?') else '.'}", err=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

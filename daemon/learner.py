@@ -62,7 +62,7 @@ class LearnerOptions:
     seed: int = 0
     queue_rows: int = 8192
     """Rows that wait for a process that is busy or being restarted; the oldest give way."""
-    silence_s: float = 60.0
+    silence_s: float = 180.0
     """A process that says nothing for so long hangs. It reports every second, but loads torch first, at the lowest priority."""
     first_backoff_s: float = 0.5
     longest_backoff_s: float = 60.0

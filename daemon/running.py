@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from agents.core.errors import TradingError, VenueError
+from agents.core.errors import TradingError, Unreachable, VenueError
 from agents.core.events import UNSTAMPED, Adjustment, AdjustmentKind, Bar, Event, Flatten, Halt, Listing, Resume, Trade
 from agents.core.instruments import Currency, Instrument, Symbol
 from agents.desk import safety
@@ -33,6 +33,7 @@ TICK_S = 0.25
 SYNC_S = 1.0
 """A power loss costs at most this much of the market's flow."""
 SHOW_S = 0.5
+LEARNER_STOP_S = 10.0
 SETTLE_S = 20.0
 """From the word to stop until open orders are cancelled and the last fills are in."""
 
@@ -88,13 +89,15 @@ async def run(parts: Parts, duration: float | None, show: Callable[[dict[str, An
             difference = await _wind_down(parts)
             parts.door.close()
             await driver
-            await parts.learner.stop(5.0)
+            await parts.learner.stop(LEARNER_STOP_S)
             for task in beside:
                 task.cancel()
     except BaseExceptionGroup as errors:
         raise _first(errors) from errors
     summary = parts.status.summary(difference)
     parts.journal.close(parts.door.last, summary)
+    if not parts.engine.market.now:
+        raise Unreachable("the exchange sent no market data at all: see the log for what it answered, and check exchange.base_url")
     return summary
 
 

@@ -38,7 +38,7 @@ from daemon.settings import Settings
 from daemon.state_folder import held
 from daemon.status import Status
 from daemon.venues.ccxt import CcxtVenue
-from daemon.venues.client import ExchangeOptions, build_client, dials_loopback
+from daemon.venues.client import ExchangeOptions, build_client, dials_loopback, with_stream_path
 from daemon.venues.feed import CcxtFeed, FeedOptions
 from daemon.venues.simulated import SimulatedVenue
 from daemon.wiring import engine_config, frictions, learner_options
@@ -61,7 +61,7 @@ async def trade(
                 raise Unsafe(
                     "trading real money is not possible yet: it waits for recovery and reconciliation; use --paper, or the rehearsal exchange"
                 )
-            options = _options(settings, server)
+            options = await with_stream_path(_options(settings, server))
             parts = await _compose(settings, options, server, stack)
             stop_on_signals(parts.stop)
             return await run(parts, duration, show)
@@ -72,7 +72,8 @@ async def record(settings: Settings, out: Path, *, duration: float | None = None
     async with AsyncExitStack() as stack:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         server = await stack.enter_async_context(_exchange(settings))
-        options, door, stop = _options(settings, server), Door(), asyncio.Event()
+        options = await with_stream_path(_options(settings, server))
+        door, stop = Door(), asyncio.Event()
         feed = _feed(settings, options, _symbols(settings, server), door.now)
         stop_on_signals(stop)
         return await tape_feed(feed.events(), door, SegmentWriter(out, settings.journal.segment_mb << 20), stop, duration, _ending(server, stop))

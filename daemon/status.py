@@ -129,6 +129,7 @@ class Status:
             "orders": self.orders,
             "fills": self.fills,
             "fees": float(self._engine.fees_in_quote()),
+            "fees_without_price": sorted(c for c, fee in self._engine.ledger.fees.items() if fee and not self._engine.priced(c)),
             "fees_by_currency": {currency: str(fee) for currency, fee in self._engine.ledger.fees.items()},
             "equity": self._engine.equity(),
             "drawdown": self._engine.risk.drawdown,

@@ -10,6 +10,7 @@ from agents.core.events import (
     UNSTAMPED,
     Adjustment,
     AdjustmentKind,
+    Bar,
     BookSnapshot,
     Event,
     Fill,
@@ -211,3 +212,23 @@ def test_agents_that_are_left_out_say_nothing() -> None:
     world.pass_time(200)
     assert world.run.decisions["market_making"] == world.run.decisions["long_term"] == 0
     assert world.run.decisions["short_term"] >= 3
+
+
+def test_what_was_carried_over_is_neither_valued_nor_sold_at_the_prices_of_history() -> None:
+    world = World()
+    engine, instrument = world.engine, world.market.instruments[BTC]
+    facts: list[Event] = [
+        *(Listing(UNSTAMPED, listed) for listed in world.market.instruments.values()),
+        Adjustment(UNSTAMPED, Currency("USDT"), Decimal(10_000), AdjustmentKind.CAPITAL),
+        Adjustment(UNSTAMPED, instrument.base, Decimal("0.05"), AdjustmentKind.CARRIED, "60000"),
+    ]
+    for symbol in (BTC, ETH):
+        for row in world.market.history(symbol, "1m", limit=120):
+            prices = [2 * Decimal(repr(float(x))) for x in row[1:5]]
+            facts.append(Bar(UNSTAMPED, symbol, int(row[0]) * 1_000_000, "1m", *prices, Decimal(1)))
+    for seq, fact in enumerate(facts, start=1):
+        effects = engine.step(stamped(fact, Stamp(START - NS, seq)))
+        assert effects.commands == ()
+        assert effects.decision is None
+    assert engine.risk.peak_equity == 0, "an old price is no equity"
+    assert engine.step(Flatten(Stamp(START, 9999))).commands, "the operator may sell at once all the same"

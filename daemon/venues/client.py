@@ -6,7 +6,8 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
@@ -21,6 +22,7 @@ from agents.core.errors import ConfigError
 REHEARSAL = "rehearsal"
 """The built-in exchange's id. It speaks Binance's protocol and exists on loopback only."""
 REHEARSAL_PROTOCOL = "binance"
+PROBE_S = 3.0
 TRADES_LIMIT = 20_000
 """Prints that ccxt may hold for one symbol between two looks; we empty its cache at each look, so this costs nothing."""
 
@@ -40,10 +42,12 @@ class ExchangeOptions:
     secret: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
     timeout_ms: int = 10_000
+    stream_prefix: str = "/stream"
+    """Path before /ws of Binance's spot streams at `base_url`; see `with_stream_path`."""
 
     def without_keys(self) -> "ExchangeOptions":
         """The same exchange for market data."""
-        return ExchangeOptions(self.id, self.base_url, self.ca_file, timeout_ms=self.timeout_ms)
+        return ExchangeOptions(self.id, self.base_url, self.ca_file, timeout_ms=self.timeout_ms, stream_prefix=self.stream_prefix)
 
 
 class OneHostResolver(AbstractResolver):
@@ -103,7 +107,9 @@ def build_client(options: ExchangeOptions) -> Exchange:
         exchange.timeout_on_exit = 0
         exchange.has["fetchCurrencies"] = False
     if options.base_url is not None and options.ca_file is None:
-        exchange.urls = {**exchange.urls, "api": rewritten(exchange.urls["api"], urlsplit(options.base_url))}
+        exchange.urls = {**exchange.urls, "api": rewritten(exchange.urls["api"], urlsplit(options.base_url), options.stream_prefix)}
+        if not options.stream_prefix:
+            exchange.is_spot_url = lambda client: True  # this object reads spot streams only, and the path cannot tell
     return exchange
 
 
@@ -115,13 +121,33 @@ async def close_client(exchange: Exchange, timeout_s: float = 3.0) -> None:
             await _quietly(closing, timeout_s)
 
 
-def rewritten(urls: Any, base: SplitResult) -> Any:
+async def with_stream_path(options: ExchangeOptions) -> ExchangeOptions:
+    """The options with the path at which the server of `base_url` takes Binance's spot streams.
+
+    ccxt tells spot from futures by the word /stream in the address, while Binance itself serves /ws: some servers of the protocol
+    have both, some only one. Asked once; where neither answers, what ccxt expects stands.
+    """
+    protocol = REHEARSAL_PROTOCOL if options.id == REHEARSAL else options.id
+    if options.base_url is None or options.ca_file is not None or protocol != REHEARSAL_PROTOCOL:
+        return options
+    base = urlsplit(options.base_url)
+    scheme = "wss" if base.scheme == "https" else "ws"
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PROBE_S)) as session:
+        for prefix in ("/stream", ""):
+            address = urlunsplit((scheme, base.netloc, f"{base.path.rstrip('/')}{prefix}/ws/1", "", ""))
+            with suppress(aiohttp.ClientError, TimeoutError, OSError):
+                async with session.ws_connect(address):
+                    return replace(options, stream_prefix=prefix)
+    return options
+
+
+def rewritten(urls: Any, base: SplitResult, stream_prefix: str = "/stream") -> Any:
     """ccxt's URL tree with scheme and host replaced, paths kept.
 
-    Hosts that serve market streams get the path prefix /stream, because ccxt tells Binance's spot streams by that word.
+    Hosts that serve market streams get a path prefix, because ccxt tells Binance's spot streams by the word /stream.
     """
     if isinstance(urls, dict):
-        return {name: rewritten(value, base) for name, value in urls.items()}
+        return {name: rewritten(value, base, stream_prefix) for name, value in urls.items()}
     if not isinstance(urls, str) or "://" not in urls:
         return urls
     parts = urlsplit(urls)
@@ -129,7 +155,7 @@ def rewritten(urls: Any, base: SplitResult) -> Any:
     scheme = {"ws": "wss" if secure else "ws"}.get(parts.scheme[:2], base.scheme)
     prefix = base.path.rstrip("/")
     if parts.scheme.startswith("ws") and "stream" in parts.netloc and "/stream" not in parts.path:
-        prefix += "/stream"
+        prefix += stream_prefix
     return urlunsplit((scheme, base.netloc, prefix + parts.path, parts.query, ""))
 
 

@@ -110,13 +110,30 @@ class FillReader:
             self._take(row)
 
     def disown(self, venue_order_id: str) -> None:
-        """An order is somebody else's: its trades do not concern us."""
+        """An order is somebody else's: its trades move the account's money, and nothing of ours."""
         self.strangers.add(venue_order_id)
-        self.orphans.pop(venue_order_id, None)
+        for row in self.orphans.pop(venue_order_id, []):
+            self._foreign(row)
+
+    def _foreign(self, row: dict[str, Any]) -> None:
+        symbol = str(row["symbol"])
+        base, _, quote = symbol.partition(":")[0].partition("/")
+        try:
+            trade, fees = parse_fill(row, OrderId(""), Currency(quote)), parse_fees(row)
+        except DataError as error:
+            self.refused += 1
+            log.error("foreign_trade_refused", symbol=symbol, trade_id=row.get("id"), reason=str(error))
+            return
+        log.warning("foreign_trade", symbol=symbol, trade_id=trade.trade_id, side=trade.side.name, quantity=str(trade.quantity))
+        signed, note = trade.side.value * trade.quantity, f"trade {trade.trade_id} of {symbol}, an order that is not ours"
+        moved = [(Currency(base), signed), (Currency(quote), -signed * trade.price), *((currency, -fee) for currency, fee in fees)]
+        for currency, amount in moved:
+            self._outbox.put(Adjustment(UNSTAMPED, currency, amount, AdjustmentKind.CORRECTION, note))
 
     def _take(self, row: dict[str, Any]) -> int:
         venue_order_id = str(row.get("order") or "")
         if venue_order_id in self.strangers:
+            self._foreign(row)
             return 0
         order_id = self._owner(venue_order_id, str(row.get("clientOrderId") or ""))
         if order_id is None:

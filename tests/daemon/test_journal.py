@@ -59,7 +59,7 @@ def test_each_session_is_a_new_epoch_and_an_unknown_one_is_named(tmp_path: Path)
         journal(tmp_path).close(0, {})
     reader = JournalReader(tmp_path)
     assert [row.epoch for row in reader.sessions()] == [1, 2]
-    with pytest.raises(DataError, match="no session 'nope'.*test-1, test-2"):
+    with pytest.raises(DataError, match=r"no session 'nope'.*test-1, test-2"):
         reader.session("nope")
 
 
