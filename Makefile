@@ -4,6 +4,7 @@
 #   make test                               all tests
 #   make check                              ruff and mypy
 #   make bench                              all benchmarks; JSON in build/benchmarks
+#   make learn-proof                        learning on control tasks, under an hour; table and curves into docs
 #
 # Set-up speaks on standard error, so standard output belongs to the command that was asked for.
 
@@ -17,7 +18,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TEST_JOBS ?= 2
 ARGS ?=
 
-.PHONY: setup setup-dev run test check schema bench-setup bench clean
+.PHONY: setup setup-dev run test check schema bench-setup bench learn-proof clean
 .SILENT:
 
 setup: $(VENV)/.stamp-run
@@ -79,6 +80,10 @@ bench: $(VENV)/.stamp-bench
 	  echo "benchmark $$name" >&2; \
 	  OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) -m benchmarks.$$name --json build/benchmarks/$$name.json || exit 1; \
 	done
+
+# Finished runs lie in build/learn-proof and are not repeated; `make clean` forgets them.
+learn-proof: $(VENV)/.stamp-bench
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 exec $(PY) -m benchmarks.proofs.learn $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
