@@ -62,8 +62,8 @@ def ask(state: Path, *command: str) -> tuple[int, dict[str, Any], str]:
     return Daemon(*command, "--state", str(state), "--json").wait()
 
 
-def until(state: Path, holds: Callable[[dict[str, Any]], bool], seconds: float = 60.0) -> dict[str, Any]:
-    """Ask for the status until something holds."""
+def until(state: Path, holds: Callable[[dict[str, Any]], bool], seconds: float = 240.0) -> dict[str, Any]:
+    """Ask for the status until something holds; patient, because the learner runs at the lowest priority beside other tests."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         code, status, _ = ask(state, "status")
@@ -73,7 +73,9 @@ def until(state: Path, holds: Callable[[dict[str, Any]], bool], seconds: float =
 
 
 def test_a_session_on_a_fresh_machine_trades_learns_and_replays(start: Start, tmp_path: Path) -> None:
-    daemon = start("trade", "--paper", "--duration", "40", "--json", "--state", str(tmp_path))
+    daemon = start("trade", "--paper", "--json", "--state", str(tmp_path))
+    until(tmp_path, lambda s: s["learner"]["weights_swapped"] >= 1 and s["fills"] > 0 and all(s["decisions"].values()))
+    daemon.process.send_signal(signal.SIGINT)
     code, summary, words = daemon.wait()
     assert code == 0, words
     assert (summary["mode"], summary["exchange"]) == ("paper", "rehearsal")
@@ -90,10 +92,11 @@ def test_a_session_on_a_fresh_machine_trades_learns_and_replays(start: Start, tm
 
 
 def test_orders_through_ccxt_survive_the_death_of_the_learner(start: Start, tmp_path: Path) -> None:
-    daemon = start("trade", "--live", "--duration", "40", "--json", "--state", str(tmp_path))
+    daemon = start("trade", "--live", "--json", "--state", str(tmp_path))
     status = until(tmp_path, lambda s: s["learner"]["updates"] > 0 and s["fills"] > 0)
     os.kill(status["learner"]["pid"], signal.SIGKILL)
     until(tmp_path, lambda s: s["learner"]["restarts"] == 1 and s["orders"] > status["orders"])
+    daemon.process.send_signal(signal.SIGTERM)
     code, summary, words = daemon.wait()
     assert code == 0, words
     assert summary["mode"] == "live"

@@ -580,7 +580,7 @@ def test_the_same_state_gives_the_same_plan(drawn):
 
 def test_where_messages_are_short_quotes_take_turns_and_none_is_given_up_in_vain():
     world = World(limits=Limits(turnover_cost_bps=0.0, max_orders_per_second=2.0))
-    quotes = {s: (0.001, 0.001, 0.01, 0.0) for s in (BTC, ETH, SOL)}
+    quotes = dict.fromkeys((BTC, ETH, SOL), (0.001, 0.001, 0.01, 0.0))
     target = world.target(dict.fromkeys(quotes, 0.0), quotes)
     first = world.step(target)
     assert [p.symbol for p in placed(first, quotes=True)] == [BTC, ETH]
