@@ -91,6 +91,7 @@ class LearnerClient:
             "state": "off", "pid": None, "restarts": 0, "updates": 0, "experiences": 0, "version": 0, "critic_loss": None,
             "actor_loss": None, "alpha": None, "entropy": None, "queued": 0, "dropped": 0, "lost": 0, "rows_refused": 0,
             "weights_refused": 0, "heard_at": 0, "error": "", "drift": {}, "agents": {},
+            "withheld": "", "refused_candidates": 0, "reverts": 0,
         }  # fmt: skip
 
     def offer(self, experiences: Sequence[Experience]) -> None:
@@ -252,6 +253,11 @@ class LearnerClient:
         version = header.pop("published_version", 0)
         if self.status["state"] == "starting" and self.status["restarts"]:
             log.info("learner_back", updates=now, version=version)
+        if (withheld := str(header.get("withheld", ""))) != self.status["withheld"]:
+            if not withheld:
+                log.info("weights_released", updates=now)
+            elif not self.status["withheld"]:
+                log.warning("weights_withheld", reason=withheld, updates=now)
         self.status |= header | {"state": "learning" if now != was else "waiting"}
 
     async def _take(self, frame: learner_frames.Frame) -> None:

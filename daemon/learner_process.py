@@ -23,6 +23,7 @@ import torch
 
 from agents.core.errors import DataError, Diverged, ModelError, TradingError
 from agents.learning.fast import fastest_products
+from agents.learning.guards import Refused
 from agents.learning.learner import AgentSpec, Learner, LearnerConfig, average
 from agents.learning.sac import SACConfig
 from daemon import learner_frames
@@ -34,6 +35,11 @@ END_WITHIN_S = 20
 SLOWEST = 20
 """Publications start at a third of `publish_every_s` apart and double up to this many times it: weights are a megabyte or two
 each and all go into the journal."""
+PATIENCE = 3
+"""So many refused candidates in a row send the learner back to its last publication, and so many ways back without a
+publication in between end the process."""
+FORMAT = 2
+"""Of what lies in a learner's folder."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -79,7 +85,7 @@ def _learner(frame: learner_frames.Frame, state: Path) -> Learner:
     config = LearnerConfig(sac, given["replay_buffer_size"], given["min_rows"], given["update_to_data"])
     specs = [AgentSpec(*spec) for spec in given["specs"]]
     # Other columns, agents or widths learn in a folder of their own: nothing is reshaped, and nothing that was learned is lost.
-    shape = json.dumps([given["spec"], given["specs"], hidden])
+    shape = json.dumps([FORMAT, given["spec"], given["specs"], hidden])
     folder = state / hashlib.sha256(shape.encode()).hexdigest()[:16]
     largest = max(specs, key=lambda one: one.state_dim)
     products = fastest_products(asyncio.get_running_loop().time, largest.state_dim, largest.action_dim, sac)
@@ -92,7 +98,8 @@ class _Work:
     def __init__(self, learner: Learner, every_s: float, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._learner, self._reader, self._writer = learner, reader, writer
         self._received, self._refused = 0, 0
-        self._error, self._fault = learner.notice, ""
+        self._error, self._fault, self._withheld = learner.notice, "", ""
+        self._refusals = self._reverts = self._ways_back = 0
         self._figures: dict[str, dict[str, float]] = {}
         self._drift: dict[str, float] = {}
         self._ended, self._arrived = asyncio.Event(), asyncio.Event()
@@ -126,13 +133,13 @@ class _Work:
             report_at = loop.time() + STATUS_S
             while not self._ended.is_set():
                 await self._learn()
+                if self._fault:
+                    return
                 if loop.time() >= report_at:
                     report_at = loop.time() + STATUS_S
                     self._flush()
                     await self._report()
                 await self._publish_if_due(loop.time())
-        except Diverged as error:
-            self._fault = f"Diverged: {error}"
         except OSError:
             pass  # Nobody reads us: the parent is gone or hangs, and what was learned is saved below.
 
@@ -158,7 +165,11 @@ class _Work:
             self._error = f"rows refused: {error}"
 
     async def _learn(self) -> None:
-        infos = self._learner.step()
+        try:
+            infos = self._learner.step()
+        except Diverged as error:
+            self._go_back(str(error))
+            return
         if infos is not None:
             self._figures |= infos
             await asyncio.sleep(0)
@@ -182,8 +193,28 @@ class _Work:
         except OSError as error:
             self._error = f"weights not saved and not published: {error}"
             return
+        except Diverged as error:
+            self._go_back(str(error))
+            return
+        except Refused as error:
+            self._refusals += 1
+            self._withheld = str(error)
+            if self._refusals % PATIENCE == 0:
+                self._go_back(self._withheld)
+            return
+        self._withheld, self._refusals, self._ways_back = "", 0, 0
         self._published_updates, self._drift = self._learner.updates, published.drift
         await self._send_weights(published.version, published.payload, published.drift)
+
+    def _go_back(self, reason: str) -> None:
+        """To what was last published, and on from there with other chance; too often without a publication is a fault."""
+        self._withheld = reason
+        self._ways_back += 1
+        self._reverts += 1
+        if self._ways_back > PATIENCE:
+            self._fault = f"Diverged: {reason}"
+            return
+        self._learner.revert()
 
     async def _send_weights(self, version: int, payload: bytes, drift: Mapping[str, float]) -> None:
         header = {"version": version, "digest": hashlib.sha256(payload).hexdigest(), "spec": self._learner.spec, "drift": dict(drift)}
@@ -204,6 +235,9 @@ class _Work:
             "rows_refused": self._refused,
             "drift": self._drift,
             "error": self._error,
+            "withheld": self._withheld,
+            "refused_candidates": self._refusals,
+            "reverts": self._reverts,
             "agents": self._figures,
         }
         await _write(self._writer, learner_frames.pack("status", header | average(self._figures)))

@@ -21,14 +21,18 @@ from torch import Tensor
 from agents.core.errors import ConfigError, Diverged, SpecMismatch
 from agents.learning import checkpoint
 from agents.learning.fast import FastSAC
+from agents.learning.guards import Guards, Weights, examine
 from agents.learning.products import Products
-from agents.learning.replay import ReplayBuffer
+from agents.learning.replay import Floats, ReplayBuffer
 from agents.learning.sac import SAC, SACConfig
-from agents.models.actors import GaussianActor
+from agents.learning.scales import ColumnScale, NoScale
 
 FORMAT = "quartet-actors-1"
 """The metadata key of a payload, read by agents/serving: JSON with version and spec. Names `{agent}.{layer}.weight` and `.bias` (torch's orientation), layers 0, 1, ..., mean, log_std."""
-_HALVINGS = 8
+_APART = ("published.", "scale.")
+"""What a checkpoint holds of each agent besides its SAC."""
+_HEALTH_EVERY = 100
+"""Updates of an agent between two looks at the life of its hidden units, which cost as much as an update."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +54,14 @@ class LearnerConfig:
     """Rows that an agent must have before it learns; small, because a market maker on one symbol gets 12 a minute."""
     updates_per_row: float = 4.0
     """At most so many updates for each new row: more wear out a network on the same data (AGENTS.md, RLPD)."""
-    max_drift: float = 0.25
-    """Largest root mean square change of the mean action between two publications; actions span 2."""
+    guards: Guards = field(default_factory=Guards)
     probe_rows: int = 64
-    """The newest states of each agent, on which the drift is measured."""
+    """The newest states of each agent, on which candidates are judged."""
+    normalize_observations: bool = True
+    """Without it columns of different sizes make the critic diverge (docs/learning.md, "Stability")."""
 
     def __post_init__(self) -> None:
-        for name in ("replay_buffer_size", "minimum_rows", "updates_per_row", "max_drift", "probe_rows"):
+        for name in ("replay_buffer_size", "minimum_rows", "updates_per_row", "probe_rows"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
 
@@ -97,10 +102,17 @@ class Learner:
         self.agents: dict[str, SAC] = {
             one.name: FastSAC(one.state_dim, one.action_dim, self.config.sac, self.rng, products) for one in specs
         }
-        self._published = {name: _weights(sac.actor) for name, sac in self.agents.items()}
+        scale = ColumnScale if self.config.normalize_observations else NoScale
+        self.scales = {one.name: scale(one.state_dim) for one in specs}
+        self.health: dict[str, dict[str, float]] = {name: {} for name in self.agents}
+        """By agent what the last look found: share of dormant units, effective rank, saturation, entropy."""
+        self._published = {name: self._weights(name) for name in self.agents}
         self.rings = {one.name: self._ring(one) for one in specs}
         if directory is not None and (directory / checkpoint.CURRENT).exists():
             self._resume(directory)
+        for name in self.agents:
+            self._measure(name)
+        self._good = self._state()
 
     def _ring(self, spec: AgentSpec) -> ReplayBuffer:
         path = None if self.directory is None else self.directory / f"{spec.name}.ring"
@@ -123,7 +135,20 @@ class Learner:
         """
         if agent not in self.rings:
             raise SpecMismatch(f"no agent named {agent!r}; known are {', '.join(self.rings)}")
-        return self.rings[agent].add(*columns)
+        count = self.rings[agent].add(*columns)
+        self._measure(agent)
+        return count
+
+    def _measure(self, agent: str) -> None:
+        """Let the scale see what the ring holds and it has not seen."""
+        ring, scale = self.rings[agent], self.scales[agent]
+        if (unseen := ring.committed - scale.count) > 0:
+            scale.extend(ring.latest(unseen).state)
+            scale.count = ring.committed
+
+    def act(self, agent: str, states: Floats) -> Floats:
+        """What the newest actor does, published or not: mean actions (rows, actions) for raw states (rows, columns)."""
+        return self.agents[agent].act(self.scales[agent].states(states))
 
     def step(self) -> dict[str, dict[str, float]] | None:
         """One update of every agent that may take one; by agent what there is to watch. None when nobody may.
@@ -139,18 +164,31 @@ class Learner:
         return len(ring) >= self.config.minimum_rows and self.agents[name].updates + 1 <= limit
 
     def _update(self, name: str) -> dict[str, float]:
-        ring = self.rings[name]
-        return self.agents[name].update(ring.sample(min(self.config.sac.batch_size, len(ring)), self.rng))
+        ring, sac = self.rings[name], self.agents[name]
+        rows = ring.sample(min(self.config.sac.batch_size, len(ring)), self.rng)
+        info = sac.update(self.scales[name].rows(rows))
+        if sac.updates % _HEALTH_EVERY == 1:
+            self.health[name] = examine(self._weights(name), self._probes(name))
+        return info | self.health[name]
+
+    def _probes(self, name: str) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(self.rings[name].latest(self.config.probe_rows).state))
+
+    def _weights(self, name: str) -> Weights:
+        """Copies of an actor's weights by the names of the payload, for raw states."""
+        own = {key.removeprefix("layers."): tensor.clone() for key, tensor in self.agents[name].actor.state_dict().items()}
+        return self.scales[name].fold(own)
 
     def publish(self) -> Published:
         """The next version of the actors, committed to the checkpoint first so that no number is ever used twice.
 
-        Where an actor has moved further than `max_drift`, what is published lies on the way from the last publication to
-        it. Raises Diverged when weights are not finite, OSError when they cannot be saved; the last version then stands.
+        Where an actor has moved further than the guards allow, what is published lies on the way from the last publication
+        to it. Raises Diverged when weights are not finite, Refused when a candidate is unfit to act, OSError when they cannot
+        be saved; the last version then stands.
         """
         candidate, drift = {}, {}
-        for name, sac in self.agents.items():
-            candidate[name], drift[name] = self._towards(name, sac.actor)
+        for name in self.agents:
+            candidate[name], drift[name] = self._candidate(name)
         before = self.version, self._published
         self.version, self._published = self.version + 1, candidate
         try:
@@ -158,6 +196,7 @@ class Learner:
         except OSError:
             self.version, self._published = before
             raise
+        self._good = self._state()
         payload = self.payload()
         return Published(self.version, payload, hashlib.sha256(payload).hexdigest(), drift)
 
@@ -166,30 +205,38 @@ class Learner:
         named = {f"{agent}.{name}": tensor for agent, tensors in self._published.items() for name, tensor in tensors.items()}
         return safetensors.torch.save(named, {FORMAT: json.dumps({"version": self.version, "spec": self.spec})})
 
-    def _towards(self, name: str, actor: GaussianActor) -> tuple[dict[str, Tensor], float]:
-        last, new = self._published[name], _weights(actor)
+    def _candidate(self, name: str) -> tuple[Weights, float]:
+        new, states = self._weights(name), self._probes(name)
         if not all(bool(torch.isfinite(tensor).all()) for tensor in new.values()):
             raise Diverged(f"the {name} actor's weights are not finite; nothing was published")
-        states = torch.from_numpy(np.ascontiguousarray(self.rings[name].latest(self.config.probe_rows).state))
-        if not len(states):
-            return new, 0.0
-        was = _act(last, states)
-        share = 1.0
-        for _ in range(_HALVINGS):
-            moved = new if share == 1.0 else {key: torch.lerp(last[key], new[key], share) for key in new}
-            drift = float((_act(moved, states) - was).square().mean().sqrt())
-            if drift <= self.config.max_drift:
-                return moved, drift
-            share /= 2
-        return last, 0.0
+        if len(states):
+            self.health[name] = examine(new, states)
+            self.config.guards.judge(name, self.health[name])
+        moved, drift, _ = self.config.guards.approach(self._published[name], new, states)
+        return moved, drift
+
+    def revert(self) -> None:
+        """Back to the networks and optimisers of the last publication (or of the start), in memory; chance goes on, so that
+        the same steps are not taken again."""
+        tensors, updates = self._good
+        for name, sac in self.agents.items():
+            sac.load(_below(tensors, f"{name}/"))
+            sac.updates = updates[name]
+
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, int]]:
+        return {name: tensor.clone() for name, tensor in self._tensors().items()}, {n: sac.updates for n, sac in self.agents.items()}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {f"{agent}/{name}": tensor for agent, sac in self.agents.items() for name, tensor in sac.tensors().items()}
 
     def save(self) -> None:
         """Commit networks, optimisers, counts and the random stream. Raises OSError; the last checkpoint then stands."""
         if self.directory is None:
             return
-        tensors = {f"{agent}/{name}": tensor for agent, sac in self.agents.items() for name, tensor in sac.tensors().items()}
+        tensors = self._tensors()
         for agent, weights in self._published.items():
             tensors |= {f"{agent}/published.{name}": tensor for name, tensor in weights.items()}
+            tensors |= {f"{agent}/scale.{name}": tensor for name, tensor in self.scales[agent].tensors().items()}
         meta = {
             "spec": self.spec,
             "version": self.version,
@@ -203,10 +250,11 @@ class Learner:
         if meta["spec"] != self.spec or set(meta["updates"]) != set(self.agents):
             raise SpecMismatch(f"{directory} was learned for another observation spec; move it away to start anew")
         for name, sac in self.agents.items():
-            own = {key.removeprefix(f"{name}/"): tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")}
-            published = {key.removeprefix("published."): own.pop(key) for key in list(own) if key.startswith("published.")}
+            own = _below(tensors, f"{name}/")
+            apart = {part: {key.removeprefix(part): own.pop(key) for key in list(own) if key.startswith(part)} for part in _APART}
             sac.load(own)
-            sac.updates, self._published[name] = int(meta["updates"][name]), published
+            self.scales[name].load(apart["scale."])
+            sac.updates, self._published[name] = int(meta["updates"][name]), apart["published."]
         self.version = int(meta["version"])
         self.rng.bit_generator.state = meta["rng"]
 
@@ -228,13 +276,5 @@ def average(infos: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {name: math.fsum(i[name] for i in infos.values() if name in i) / sum(name in i for i in infos.values()) for name in names}
 
 
-def _weights(actor: GaussianActor) -> dict[str, Tensor]:
-    """Copies, by the names of the payload."""
-    return {name.removeprefix("layers."): tensor.clone() for name, tensor in actor.state_dict().items()}
-
-
-def _act(weights: dict[str, Tensor], states: Tensor) -> Tensor:
-    values = states
-    for at in range((len(weights) - 4) // 2):
-        values = torch.relu(torch.nn.functional.linear(values, weights[f"{at}.weight"], weights[f"{at}.bias"]))
-    return torch.tanh(torch.nn.functional.linear(values, weights["mean.weight"], weights["mean.bias"]))
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

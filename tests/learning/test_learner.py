@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from agents.core.errors import ConfigError, Diverged, NotFinite, SpecMismatch
+from agents.learning.guards import Guards, Refused
 from agents.learning.learner import AgentSpec, Learner, LearnerConfig, average
 from agents.learning.sac import SACConfig
 from agents.serving.actors import Actors
@@ -77,18 +78,18 @@ def test_what_is_published_is_what_was_learned():
     published = learner.publish()
     state = np.random.default_rng(5).standard_normal((9, 6), np.float32)
     ours = Actors.from_payload(published.payload, learner.spec).act("risk", state)
-    np.testing.assert_allclose(ours, learner.agents["risk"].act(state), atol=1e-5)
+    np.testing.assert_allclose(ours, learner.act("risk", state), atol=1e-5)
     assert ours.any()
     assert published.digest == Actors.from_payload(published.payload, learner.spec).digest
 
 
 def test_one_publication_moves_the_actions_by_a_bounded_amount_and_the_next_follow():
-    learner = Learner(SPECS, LearnerConfig(SMALL, 500, 16, updates_per_row=50, max_drift=0.05))
+    learner = Learner(SPECS, LearnerConfig(SMALL, 500, 16, updates_per_row=50, guards=Guards(max_drift=0.05)))
     feed(learner, "risk", 40)
     with torch.no_grad():
         learner.agents["risk"].actor.mean.bias.fill_(1.0)
     states = np.ascontiguousarray(learner.rings["risk"].latest(64).state)
-    goal, last = learner.agents["risk"].act(states), np.zeros((40, 2), np.float32)
+    goal, last = learner.act("risk", states), np.zeros((40, 2), np.float32)
     for _ in range(60):
         now = Actors.from_payload((sent := learner.publish()).payload, learner.spec).act("risk", states)
         moved = float(np.sqrt(np.square(now - last).mean()))
@@ -106,6 +107,72 @@ def test_weights_that_are_not_finite_are_never_published():
     with pytest.raises(Diverged, match="risk"):
         learner.publish()
     assert (learner.version, learner.payload()) == (0, before)
+
+
+def test_an_unfit_candidate_is_refused_and_the_last_version_stands():
+    learner = Learner(SPECS, CONFIG)
+    feed(learner, "risk", 40)
+    learner.publish()
+    before = learner.payload()
+    with torch.no_grad():
+        learner.agents["risk"].actor.mean.bias.fill_(9.0)
+    with pytest.raises(Refused, match=r"risk candidate.*saturated"):
+        learner.publish()
+    assert (learner.version, learner.payload()) == (1, before)
+
+
+def test_the_way_back_is_to_the_last_publication_with_other_chance():
+    learner = Learner(SPECS, CONFIG)
+    feed(learner, "risk", 40)
+    learner.step()
+    learner.publish()
+    good = {name: tensor.clone() for name, tensor in learner.agents["risk"].tensors().items()}
+    learner.step()
+    stepped = learner.agents["risk"].actor.mean.bias.clone()
+    with torch.no_grad():
+        learner.agents["risk"].critic.network.layers[0].weight.fill_(torch.nan)
+    with pytest.raises(Diverged):
+        learner.step()
+    learner.revert()
+    assert learner.updates == 1
+    for name, tensor in good.items():
+        assert torch.equal(tensor, learner.agents["risk"].tensors()[name]), name
+    learner.step()
+    assert not torch.equal(stepped, learner.agents["risk"].actor.mean.bias)
+    assert learner.publish().version == 2
+
+
+def market_like(learner: Learner, count: int) -> None:
+    """Columns as a market maker sees them: one in the thousands, one a millionth of that; actions near the policy's mean."""
+    rng = np.random.default_rng(5)
+    size, middle = np.array([379, 700, 1, 1, 1, 2e-5]), np.array([2700, 400, 10, 0, 0, 1e-4])
+    state = middle + size * rng.standard_normal((count, 6))
+    action = np.tanh(0.3 * rng.standard_normal((count, 2)))
+    reward = 0.5 * rng.standard_normal(count) - np.square(action).sum(1)
+    learner.add("risk", state, action, reward, middle + size * rng.standard_normal((count, 6)), np.zeros(count))
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_columns_of_any_size_leave_the_learner_in_health(normalised):
+    sac = SACConfig(policy_hiddens=(64, 64), q_hiddens=(64, 64), batch_size=64)
+    learner = Learner(SPECS, LearnerConfig(sac, 2000, normalize_observations=normalised))
+    market_like(learner, 1000)
+    infos = [learner.step()["risk"] for _ in range(200)]
+    saturation = np.mean([info["action_saturation"] for info in infos[-50:]])
+    gradient = np.mean([info["critic_gradient"] for info in infos[-50:]])
+    if normalised:
+        assert saturation < 0.05
+        assert gradient < 20
+    else:  # What the scale is there for.
+        assert gradient > 100
+
+
+def test_each_update_tells_how_alive_the_network_is():
+    learner = Learner(SPECS, CONFIG)
+    feed(learner, "risk", 40)
+    info = learner.step()["risk"]
+    assert {"effective_rank", "dormant_share", "policy_saturation", "policy_entropy"} <= set(info)
+    assert learner.step()["risk"]["effective_rank"] == info["effective_rank"]
 
 
 def learned(tmp_path, rounds: int = 4) -> Learner:
