@@ -40,8 +40,8 @@ class FastSAC(SAC):
         self._alpha_adam = FlatAdam(FlatVector(temperature), temperature, self._alpha_step)
         self._values, self._target_values = flat_critic.values, flat_target.values
         self._policy = _policy(flat_actor, self._actor_adam, len(config.policy_hiddens), self.products)
-        self._critics = _members(flat_critic, self._critic_adam.gradient_of, self.products)
-        self._targets = _members(flat_target, flat_target.of, self.products)
+        self._critics = _members(flat_critic, self._critic_adam.gradient_of, state_dim, self.products)
+        self._targets = _members(flat_target, flat_target.of, state_dim, self.products)
         self._array = np.zeros((0, 0), np.float32)
         self._inputs = torch.from_numpy(self._array)
 
@@ -116,13 +116,13 @@ class FastSAC(SAC):
         count, action = len(price), sample.action
         self._array[count:, self.state_dim :] = action
         passes = [critic.values(inputs) for critic in self._critics]
-        values = np.stack([value for _, value in passes])
+        values = np.array([value for _, value in passes])
         lowest = values.argmin(0)
         loss = _check("loss", float(np.vdot(price, sample.log_prob)) / count - _mean(values.min(0)))
         slope = np.empty_like(action)
         for at, (critic, (hidden, _)) in enumerate(zip(self._critics, passes, strict=True)):
             rows = np.flatnonzero(lowest == at)
-            slope[rows] = critic.action_gradient(hidden, rows, self.state_dim)
+            slope[rows] = critic.action_gradient(hidden, rows)
         share = price / np.float32(count)
         raw = 2 * share[:, None] * action - slope / np.float32(count) * (1 - np.square(action))
         self._policy.backward(inputs[:, : self.state_dim], outputs, sample, raw, share)
@@ -145,9 +145,9 @@ def _mean(values: Floats) -> float:
 
 def _spread(action: Floats) -> Info:
     """Mean, deviation over the rows and share near a bound of the actions (n, actions)."""
-    share = np.full(len(action), 1 / len(action), np.float32)
-    middle = share @ action
-    deviation = np.sqrt(share @ np.square(action - middle))
+    ones = np.ones(len(action), np.float32)
+    middle = ones @ action / np.float32(len(action))
+    deviation = np.sqrt(ones @ np.square(action - middle) / np.float32(len(action)))
     saturated = np.count_nonzero(np.abs(action) > np.float32(0.99)) / action.size
     return {"action_mean": _mean(middle), "action_deviation": _mean(deviation), "action_saturation": saturated}
 
@@ -176,12 +176,12 @@ def _policy(flat: FlatVector, adam: FlatAdam, depth: int, products: Products) ->
     return Actor(hidden, Layer(both[0].t(), both[1], both[2].t(), both[3]), products)
 
 
-def _members(flat: FlatVector, gradients: dict[str, Tensor], products: Products) -> list[Critic]:
+def _members(flat: FlatVector, gradients: dict[str, Tensor], states: int, products: Products) -> list[Critic]:
     """The twins as two networks. Targets have no gradients: they are given their own values and never go backwards."""
     names = list(flat.of)
     pairs = list(zip(names[::2], names[1::2], strict=True))
     return [
-        Critic([Layer(flat.of[w][at], flat.of[b][at, 0], gradients[w][at], gradients[b][at, 0]) for w, b in pairs], products)
+        Critic([Layer(flat.of[w][at], flat.of[b][at, 0], gradients[w][at], gradients[b][at, 0]) for w, b in pairs], states, products)
         for at in range(len(flat.of[names[0]]))
     ]
 

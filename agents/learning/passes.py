@@ -63,22 +63,22 @@ class Trunk:
             if at:
                 gradient = self._back(gradient, layer.weight)
 
-    def input_gradient(self, outputs: Sequence[Tensor], gradient: Tensor, first: int) -> Floats:
-        """Gradient of the inputs from column `first` on, (n, inputs - first); `gradient` (n, width) may be an expanded row."""
+    def first_gradient(self, outputs: Sequence[Tensor], gradient: Tensor) -> Tensor:
+        """Gradient of what the first layer adds up, (n, its width); `gradient` (n, width) may be an expanded row."""
         for at in reversed(range(len(self._layers))):
             gradient = _relu_mask.default(gradient, outputs[at], 0)
             if at:
                 gradient = self._back(gradient, self._layers[at].weight)
-        product: Floats = gradient.numpy() @ self._layers[0].weight[first:].numpy().T
-        return product
+        return gradient
 
 
 class Critic:
-    """One member of the twin critics: a trunk and a last layer with one output."""
+    """One member of the twin critics: a trunk and a last layer with one output. Its inputs are `states` columns, then the action."""
 
-    def __init__(self, layers: Sequence[Layer], products: Products) -> None:
+    def __init__(self, layers: Sequence[Layer], states: int, products: Products) -> None:
         *hidden, last = layers
         self._trunk = Trunk(hidden, products)
+        self._from_action = layers[0].weight[states:].numpy().T
         self._weight, self._bias = last.weight.numpy()[:, 0], last.bias.numpy()
         self._weight_gradient, self._bias_gradient = last.weight_gradient.numpy()[:, 0], last.bias_gradient.numpy()
         self._row = last.weight[:, 0]
@@ -96,10 +96,11 @@ class Critic:
         self._bias_gradient[0] = gradient.sum()
         self._trunk.backward(inputs, outputs, torch.from_numpy(gradient[:, None]) * self._row)
 
-    def action_gradient(self, outputs: Sequence[Tensor], rows: NDArray[np.int64], first: int) -> Floats:
-        """Gradient of these rows' values with respect to the inputs from column `first` on, (rows, inputs - first)."""
+    def action_gradient(self, outputs: Sequence[Tensor], rows: NDArray[np.int64]) -> Floats:
+        """Gradient of these rows' values with respect to the action, (rows, actions)."""
         chosen = [torch.from_numpy(values.numpy().take(rows, 0)) for values in outputs]
-        return self._trunk.input_gradient(chosen, self._row.expand_as(chosen[-1]), first)
+        gradient: Floats = self._trunk.first_gradient(chosen, self._row.expand_as(chosen[-1])).numpy() @ self._from_action
+        return gradient
 
 
 class Sample(NamedTuple):
