@@ -16,6 +16,7 @@ _WINDOW = {
     "ReplayBuffer": "agents.learning.replay",
     "SACAgent": "agents.learning.agent",
     "SACConfig": "agents.learning.sac",
+    "SequenceActor": "agents.serving.sequences",
     "TD3Agent": "agents.learning.td3_agent",
     "TwinCritic": "agents.models.critics",
 }

@@ -1,24 +1,30 @@
 """The agents that users know: SAC with its buffer and options, which also plays a gymnasium environment."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from torch import Tensor, nn
+import safetensors.torch
+import torch
+from torch import Tensor
 
 from agents.core.errors import ConfigError
 from agents.learning.composed import ComposedSAC
 from agents.learning.face import Agent, folded, read_weights
 from agents.learning.fast import FastSAC
-from agents.learning.lenses import lenses
+from agents.learning.lenses import ObservationNorm, lenses
 from agents.learning.options import Options
 from agents.learning.priorities import PrioritizedReplay
 from agents.learning.replay import ReplayBuffer
 from agents.learning.sac import SAC, SACConfig
 from agents.learning.world import Env
 from agents.models.extractors import CNNLSTMFeatureExtractor
+
+SEQUENCE_FORMAT = "quartet-sequence-actor-1"
+"""The metadata key of a payload with an extractor, read by agents/serving/sequences."""
 
 
 class SACAgent(Agent):
@@ -94,23 +100,22 @@ class SACAgent(Agent):
         self.batch_size = batch_size if train_batch_size is None else train_batch_size
         if self.batch_size % batch_size:
             raise ConfigError(f"train_batch_size must be a multiple of batch_size, not {train_batch_size} and {batch_size}")
-        encoder: Callable[[], nn.Module] | None = None
-        if sequences:
-            front = partial(CNNLSTMFeatureExtractor, *shape, cnn_filters, lstm_units, dropout_rate, output_dim)
-            encoder = lambda: nn.Sequential(nn.Unflatten(1, shape), front())  # noqa: E731
-
-        plain = self.options.plain and not sequences and n_step == 1 and self.batch_size == batch_size and not num_gpus
-        self.sac: SAC | ComposedSAC
-        if plain:
-            self.sac = FastSAC(self.state_dim, self.action_dim, self.config, self.rng)
-        else:
-            self.sac = ComposedSAC(
-                self.state_dim, self.action_dim, self.config, self.rng, self.options, encoder, output_dim if sequences else None,
-                batch_size, n_step > 1, "cuda" if num_gpus else "cpu",
-            )  # fmt: skip
+        self._shape = shape if sequences else None
+        front = partial(CNNLSTMFeatureExtractor, *shape, cnn_filters, lstm_units, dropout_rate, output_dim)
+        self.sac = self._learner(front if sequences else None, n_step, num_gpus)
         self.algorithm = self.sac
         self.settings = {"config": asdict(self.config), "options": asdict(self.options)}
         self.buffer = _buffer(self.state_dim, self.action_dim, buffer_size, self.options)
+
+    def _learner(self, front: Callable[[], CNNLSTMFeatureExtractor] | None, n_step: int, num_gpus: int) -> SAC | ComposedSAC:
+        """The update written by hand where it can be, else the composed one."""
+        sizes = self.state_dim, self.action_dim, self.config, self.rng
+        batch = self.config.batch_size
+        if self.options.plain and front is None and n_step == 1 and self.batch_size == batch and not num_gpus:
+            return FastSAC(*sizes)
+        return ComposedSAC(
+            *sizes, self.options, self._shape, front, batch, entropy_per_decision=n_step > 1, device="cuda" if num_gpus else "cpu"
+        )
 
     def learn(self) -> dict[str, float]:
         if not isinstance(self.buffer, PrioritizedReplay) or not isinstance(self.sac, ComposedSAC):
@@ -123,10 +128,22 @@ class SACAgent(Agent):
         return info
 
     def weights(self) -> dict[str, Tensor]:
-        """The actor for raw states. Raises ConfigError for one behind a CNN and LSTM, which the payload does not hold."""
-        if isinstance(self.sac, ComposedSAC) and not isinstance(self.sac.critic.encoder, nn.Identity):
-            raise ConfigError("the payload holds actors without an encoder")
+        """The actor for raw states. Raises ConfigError for one behind a CNN and LSTM, which has a payload of its own."""
+        if self._shape is not None:
+            raise ConfigError("an actor behind a CNN and LSTM cannot be a member of an ensemble's payload")
         return folded(read_weights(self.sac.actor), self.lenses.values())
+
+    def payload(self, name: str = "agent", version: int = 1, spec: str = "") -> bytes:
+        """The actor as safetensors bytes; behind a CNN and LSTM it is `agents.serving.sequences` that reads them, else `.actors`."""
+        if self._shape is None or not isinstance(self.sac, ComposedSAC):
+            return super().payload(name, version, spec)
+        norm = self.lenses.get("observation_norm")
+        mean, deviation = (norm.mean, norm.deviation) if isinstance(norm, ObservationNorm) else (np.zeros(1), np.ones(1))
+        tensors = {"norm.mean": torch.from_numpy(np.float32(mean)), "norm.deviation": torch.from_numpy(np.float32(deviation))}
+        encoder = {name: tensor.detach().cpu().contiguous() for name, tensor in self.sac.critic.encoder.state_dict().items()}
+        encoder = {name.removeprefix("sequence."): tensor for name, tensor in encoder.items()}
+        meta = {"version": version, "spec": spec, "shape": self._shape}
+        return safetensors.torch.save(tensors | encoder | read_weights(self.sac.actor), {SEQUENCE_FORMAT: json.dumps(meta)})
 
 
 def _options(given: Mapping[str, Any]) -> Options:

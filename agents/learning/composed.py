@@ -4,7 +4,7 @@ With no option taken it is `agents.learning.sac.SAC` number for number, which a 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -19,13 +19,14 @@ from agents.learning.replay import Floats, Rows
 from agents.learning.sac import SACConfig
 from agents.models.actors import GaussianActor
 from agents.models.dressed import DressedCritic
+from agents.models.extractors import CNNLSTMFeatureExtractor, Unflattened
 
 Chunk = tuple[Batch, Tensor]
 """Rows and the weight of each in the loss."""
 
 
 class ComposedSAC:
-    """Networks, optimisers and update of one agent. `encoder` makes what maps (rows, state_dim) to (rows, features).
+    """Networks, optimisers and update of one agent. `front` makes the extractor that reads a state as a sequence of `shape`.
 
     `micro_batch` splits each update's rows, so that only so many are differentiated at once. `entropy_per_decision` counts
     one decision's entropy at the bootstrapped state whatever time the row spans, which is right for n-step rows.
@@ -39,8 +40,8 @@ class ComposedSAC:
         config: SACConfig,
         rng: np.random.Generator,
         options: Options,
-        encoder: Callable[[], nn.Module] | None = None,
-        features: int | None = None,
+        shape: Sequence[int] | None = None,
+        front: Callable[[], CNNLSTMFeatureExtractor] | None = None,
         micro_batch: int | None = None,
         entropy_per_decision: bool = False,
         device: str = "cpu",
@@ -49,12 +50,13 @@ class ComposedSAC:
             raise ConfigError("num_gpus asks for a GPU, but torch sees none; set it to 0")
         self.state_dim, self.action_dim, self.config, self.rng, self.options = state_dim, action_dim, config, rng, options
         self.micro_batch, self.entropy_per_decision, self.device = micro_batch, entropy_per_decision, device
-        self.estimator, width = options.estimator(), features or state_dim
+        self.estimator = options.estimator()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**63)))
+            encoder = None if front is None else Unflattened(shape or (), front())
+            width = state_dim if encoder is None else encoder.sequence.output_dim
             self.actor = GaussianActor(width, action_dim, config.policy_hiddens).to(device)
-            front = encoder() if encoder else None
-            critic = DressedCritic(width, action_dim, config.q_hiddens, 2, self.estimator.count, options.dressing(), front)
+            critic = DressedCritic(width, action_dim, config.q_hiddens, 2, self.estimator.count, options.dressing(), encoder)
         self.critic = critic.to(device)
         self.bootstrap: Bootstrap = Joint() if options.crossq else Polyak(self.critic, config.tau)
         self.log_alpha = nn.Parameter(torch.tensor(math.log(config.alpha), device=device))

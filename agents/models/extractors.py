@@ -46,3 +46,15 @@ class CNNLSTMFeatureExtractor(nn.Module):
             values, _ = lstm(values)
             values = self.dropout(values)
         return functional.relu(self.output(values[:, -1]))
+
+
+class Unflattened(nn.Module):
+    """The extractor for sequences that come as flat rows, as a replay buffer keeps them: (rows, product of shape) -> (rows, output_dim)."""
+
+    def __init__(self, shape: Sequence[int], sequence: CNNLSTMFeatureExtractor) -> None:
+        super().__init__()
+        self.shape, self.sequence = tuple(shape), sequence
+
+    def forward(self, flat: Tensor) -> Tensor:
+        features: Tensor = self.sequence(flat.reshape(len(flat), *self.shape))
+        return features

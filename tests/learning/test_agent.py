@@ -10,6 +10,7 @@ from agents.core.errors import ConfigError, ModelError, NotFinite, SpecMismatch
 from agents.learning.composed import ComposedSAC
 from agents.learning.presets import PRESETS, preset
 from agents.serving.actors import Actors
+from agents.serving.sequences import SequenceActor
 from tests.learning.corridor import Corridor, Pictures
 
 SMALL: dict[str, Any] = {"policy_hiddens": (16, 16), "q_hiddens": [16, 16], "batch_size": 32, "buffer_size": 1000, "warmup_steps": 20}
@@ -171,8 +172,9 @@ def test_sequences_are_learned_through_the_extractor(tmp_path):
     other.restore(tmp_path)
     seen = np.random.default_rng(0).standard_normal((3, 2, 2)).astype(np.float32)
     np.testing.assert_array_equal(agent.compute_action(seen), other.compute_action(seen))
-    with pytest.raises(ConfigError, match="encoder"):
-        agent.payload()
+    served = SequenceActor.from_payload(agent.payload(version=3, spec="s"), "s")
+    many = np.random.default_rng(1).standard_normal((50, 3, 2, 2)).astype(np.float32)
+    np.testing.assert_allclose(served.act(many), agent.actions(many.reshape(50, -1)), atol=1e-5)
 
 
 @pytest.mark.parametrize("options", [
