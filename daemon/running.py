@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -118,14 +118,15 @@ def _tasks(parts: Parts, show: Callable[[dict[str, Any]], None] | None) -> list[
 async def _pump(parts: Parts) -> None:
     """The venue's facts to the door; a feed that ends, ends the session."""
     unpriced: dict[Symbol, Instrument] = {}
-    async for event in parts.venue.events():
-        if isinstance(event, Listing):
-            unpriced[event.instrument.symbol] = event.instrument
-            _require_affordable(parts, event.instrument, None)
-        elif unpriced and isinstance(event, Bar | Trade) and event.symbol in unpriced:
-            price = event.close if isinstance(event, Bar) else event.price
-            _require_affordable(parts, unpriced.pop(event.symbol), price)
-        await parts.door.put(event)
+    async with aclosing(parts.venue.events()) as events:  # type: ignore[type-var]  # an async generator, by a wider type
+        async for event in events:
+            if isinstance(event, Listing):
+                unpriced[event.instrument.symbol] = event.instrument
+                _require_affordable(parts, event.instrument, None)
+            elif unpriced and isinstance(event, Bar | Trade) and event.symbol in unpriced:
+                price = event.close if isinstance(event, Bar) else event.price
+                _require_affordable(parts, unpriced.pop(event.symbol), price)
+            await parts.door.put(event)
     parts.stop.set()
 
 
@@ -172,8 +173,9 @@ async def _wind_down(parts: Parts) -> Mapping[Currency, Decimal] | None:
         log.error("orders_left", orders=[order.place.order_id for order in left])
     try:
         await parts.venue.settle(SETTLE_S)
-        while door.depth:
-            await asyncio.sleep(0.02)
+        async with asyncio.timeout(SETTLE_S):
+            while door.depth:
+                await asyncio.sleep(0.02)
         theirs = await parts.venue.balances()
     except (VenueError, TimeoutError) as error:
         log.error("venue_unreachable_at_the_end", error=str(error))

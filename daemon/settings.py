@@ -232,7 +232,7 @@ class Feed(Section):
     """Market data: how much of it, and when it is too old to act on."""
 
     stale_after_s: Positive = Field(10.0, description="A book older than this takes no new risk.")
-    depth: int = Field(20, ge=5, le=100, description="Book levels kept on each side.")
+    depth: int = Field(10, ge=5, le=100, description="Book levels kept on each side; no column looks deeper than ten.")
     reload_markets_h: Positive = Field(24.0, description="Hours between two reloads of the exchange's filters and fees.")
 
 

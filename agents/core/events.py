@@ -5,10 +5,12 @@ nanoseconds UTC; on a rehearsal exchange it may run faster than the stamps. Cade
 freshness and timeouts use `stamp`.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from enum import Enum
-from typing import NamedTuple, TypeVar
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeVar
 
 from agents.core.instruments import Currency, Instrument, Side, Symbol
 from agents.core.orders import OrderId, OrderState
@@ -247,6 +249,15 @@ MARKET_EVENTS = (Quote, Trade, BookSnapshot, BookDelta, Bar, Funding)
 E = TypeVar("E", bound=Event)
 
 
+_REST: dict[type, Callable[[Any], Any]] = {}
+
+
 def stamped(event: E, stamp: Stamp) -> E:
-    """The same fact with its stamp. Only the door and offline exchanges call this."""
-    return replace(event, stamp=stamp)
+    """The same fact with its stamp, which is every event's first field. Only the door and offline exchanges call this."""
+    kind = type(event)
+    rest = _REST.get(kind)
+    if rest is None:
+        names = [field.name for field in fields(kind)][1:]
+        # dataclasses.replace says the same in six times the time, and this runs for every fact that comes in.
+        rest = _REST[kind] = attrgetter(*names) if len(names) > 1 else lambda fact: tuple(getattr(fact, name) for name in names)
+    return kind(stamp, *rest(event))

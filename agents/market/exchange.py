@@ -97,15 +97,16 @@ class SimulatedExchange:
 
     # -- the world -------------------------------------------------------------------------------------------------
 
-    def on_market(self, event: Event) -> Reports:
-        """Apply one external fact at `event.stamp.at` and return the own reports heard by then.
+    def on_market(self, event: Event, at: int | None = None) -> Reports:
+        """Apply one external fact and return the own reports heard by `at`, by default its stamp's time.
 
         Commands that arrive before it are executed first, one that arrives at the very same time afterwards: whoever acts
         on a fact cannot trade with the book from before it. A Bar moves the market only under `CandleBook` frictions, on the
         symbol's smallest timeframe, and until the symbol shows a book; then it is a whole path, and commands on their way
         meet its opening. Events that are not of the market change nothing. Raises DataError on a BookDelta, which the tape reader has to fold.
         """
-        at = event.stamp.at
+        if at is None:
+            at = event.stamp.at
         if isinstance(event, Trade | BookSnapshot):
             heard = self.advance(at - 1) if self._inbound or self._outbound else []
             self.time = max(self.time, event.time)
@@ -121,7 +122,7 @@ class SimulatedExchange:
                 return self._on_bar(event)
             case Quote():
                 bids, asks = ((event.bid, event.bid_quantity),), ((event.ask, event.ask_quantity),)
-                return self.on_market(BookSnapshot(event.stamp, event.symbol, event.time, bids, asks))
+                return self.on_market(BookSnapshot(event.stamp, event.symbol, event.time, bids, asks), at)
             case Listing():
                 self.list(event.instrument)
             case BookDelta():

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from decimal import Decimal
 from typing import Protocol
 
-from agents.core.events import MARKET_EVENTS, Bar, BookSnapshot, Event, Listing, Stamp, stamped
+from agents.core.events import MARKET_EVENTS, Bar, BookSnapshot, Event, Listing, Stamp, Trade, stamped
 from agents.core.instruments import Currency, Symbol
 from agents.core.orders import Command
 from agents.market.exchange import SimulatedExchange
@@ -87,7 +87,7 @@ class SimulatedVenue:
             self._booked.add(event.symbol)
         if isinstance(event, MARKET_EVENTS) and not (isinstance(event, Bar) and event.symbol in self._booked):
             # Bars are liquidity only where nothing better is known; next to a book they are history, told late.
-            for caused in self._exchange.on_market(stamped(event, Stamp(now))):
+            for caused in self._exchange.on_market(event if isinstance(event, Trade | BookSnapshot) else stamped(event, Stamp(now)), now):
                 put(caused)
         elif isinstance(event, Listing):
             self._exchange.list(event.instrument)
