@@ -60,9 +60,9 @@ class Guards:
 
     def approach(self, last: Weights, new: Weights, states: Tensor) -> tuple[Weights, float, float]:
         """The furthest point on the way from `last` to `new` within both bounds on `states`, its drift and its divergence."""
-        if not len(states):
-            return new, 0.0, 0.0
         share = 1.0
+        if not any(last[f"mean.{kind}"].any() for kind in ("weight", "bias")):
+            last = prior(new)  # On the prior any trunk will do, and the way from the candidate's own is straight.
         before = policy(last, states)
         for _ in range(_HALVINGS):
             moved = new if share == 1.0 else {name: torch.lerp(last[name], new[name], share) for name in new}
@@ -73,6 +73,11 @@ class Guards:
                 return moved, drift, apart
             share /= 2
         return last, 0.0, 0.0
+
+
+def prior(weights: Weights) -> Weights:
+    """The same trunk with heads of zeros: every mean action is 0, which is the prior, with deviation 1."""
+    return {name: torch.zeros_like(tensor) if name.startswith(("mean", "log_std")) else tensor for name, tensor in weights.items()}
 
 
 def hidden(weights: Weights, states: Tensor) -> list[Tensor]:

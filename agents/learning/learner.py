@@ -21,7 +21,7 @@ from torch import Tensor
 from agents.core.errors import ConfigError, Diverged, SpecMismatch
 from agents.learning import checkpoint
 from agents.learning.fast import FastSAC
-from agents.learning.guards import Guards, Weights, examine
+from agents.learning.guards import Guards, Weights, examine, prior
 from agents.learning.products import Products
 from agents.learning.replay import Floats, ReplayBuffer
 from agents.learning.sac import SAC, SACConfig
@@ -106,7 +106,7 @@ class Learner:
         self.scales = {one.name: scale(one.state_dim) for one in specs}
         self.health: dict[str, dict[str, float]] = {name: {} for name in self.agents}
         """By agent what the last look found: share of dormant units, effective rank, saturation, entropy."""
-        self._published = {name: self._weights(name) for name in self.agents}
+        self._published = {name: prior(self._weights(name)) for name in self.agents}
         self.rings = {one.name: self._ring(one) for one in specs}
         if directory is not None and (directory / checkpoint.CURRENT).exists():
             self._resume(directory)
@@ -209,9 +209,10 @@ class Learner:
         new, states = self._weights(name), self._probes(name)
         if not all(bool(torch.isfinite(tensor).all()) for tensor in new.values()):
             raise Diverged(f"the {name} actor's weights are not finite; nothing was published")
-        if len(states):
-            self.health[name] = examine(new, states)
-            self.config.guards.judge(name, self.health[name])
+        if not len(states):
+            return self._published[name], 0.0
+        self.health[name] = examine(new, states)
+        self.config.guards.judge(name, self.health[name])
         moved, drift, _ = self.config.guards.approach(self._published[name], new, states)
         return moved, drift
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.core.errors import ConfigError
-from agents.learning.guards import Guards, Refused, divergence, examine, policy
+from agents.learning.guards import Guards, Refused, divergence, examine, policy, prior
 from agents.models.actors import GaussianActor
 
 STATES = torch.from_numpy(np.random.default_rng(0).standard_normal((64, 5), np.float32))
@@ -80,9 +80,14 @@ def test_a_step_towards_the_candidate_stays_within_both_bounds(mean, log_std, dr
     assert apart <= kl
 
 
-def test_without_probes_the_candidate_is_taken_whole():
-    new = weights(1.0)
-    assert Guards().approach(weights(), new, STATES[:0]) == (new, 0.0, 0.0)
+def test_the_first_candidate_is_measured_from_the_prior_whatever_the_old_trunk_was():
+    wild, new = weights(0.0, 30.0, seed=1), weights(0.1, -0.2)
+    for name in ("mean.weight", "mean.bias"):
+        wild[name].zero_()
+    moved, drift, _ = Guards(max_drift=0.5).approach(wild, new, STATES)
+    assert moved is new
+    assert drift > 0.05
+    assert not torch.cat(policy(prior(new), STATES)).any()
 
 
 def test_senseless_bounds_are_named():

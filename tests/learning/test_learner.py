@@ -68,6 +68,8 @@ def test_a_new_learner_publishes_the_prior():
     actors = Actors.from_payload(learner.publish().payload, learner.spec)
     assert actors.version == 1
     assert not actors.act("risk", np.ones((3, 6), np.float32)).any()
+    wide = actors.sample("risk", np.full((4000, 6), 1e6, np.float32), np.random.default_rng(0))
+    assert np.arctanh(wide).std() == pytest.approx(1.0, abs=0.05)
 
 
 def test_what_is_published_is_what_was_learned():
