@@ -172,7 +172,7 @@ class Engine:
         self.market.apply(event)
         self.ledger.apply(event)
         swapped = self._listen(event, fresh=self.ledger.fill_count > fills)
-        warm = self.halted or self._warm(event.stamp.at)
+        warm = self.halted or (bool(self.config.agents) and self._warm(event.stamp.at))
         due = self._due() if warm else ()
         if not warm or (not due and event.stamp.at < self._next_plan):
             return Effects(swapped=swapped) if swapped else NOTHING

@@ -289,6 +289,22 @@ class LearnerClient:
         self.status["lost"] += max(0, self._sent - self._received_before)
 
 
+class NoLearner:
+    """What stands in a learner's place where nobody decides: there is nothing to learn from."""
+
+    def __init__(self) -> None:
+        self.status: dict[str, Any] = {"state": "off", "pid": None, "restarts": 0, "updates": 0, "experiences": 0, "version": 0}
+
+    def offer(self, experiences: Sequence[Experience]) -> None:
+        """Nobody decides, so nothing comes."""
+
+    async def run(self) -> None:
+        """Nothing to do."""
+
+    async def stop(self, timeout: float = 0.0) -> None:
+        """Nothing to end."""
+
+
 def _kill(process: Process) -> None:
     if process.returncode is None:
         with suppress(ProcessLookupError):

@@ -29,10 +29,10 @@ from daemon.door import Door
 from daemon.errors import Unsafe
 from daemon.exchange_process import RehearsalExchange, rehearsal_exchange
 from daemon.journal import Journal
-from daemon.learner import LearnerClient
+from daemon.learner import LearnerClient, NoLearner
 from daemon.publish.http import Bounds, serve
 from daemon.recording import tape_feed
-from daemon.running import Account, Parts, run, stop_on_signals
+from daemon.running import Account, Learner, Parts, run, stop_on_signals
 from daemon.segments import SegmentWriter
 from daemon.settings import Settings
 from daemon.state_folder import held
@@ -152,7 +152,7 @@ async def _compose(settings: Settings, options: ExchangeOptions, server: Rehears
     config = engine_config(settings, symbols, journal.epoch, _exploration(settings, options))
     journal.describe({"engine": asdict(config), "settings": settings.public(), "origin": origin, "versions": _versions()})
     engine = Engine(config)
-    learner = LearnerClient(learner_options(settings, config), door.push, door.now)
+    learner: Learner = LearnerClient(learner_options(settings, config), door.push, door.now) if config.agents else NoLearner()
     labels = {"mode": settings.mode, "exchange": settings.exchange.id, "instance": settings.instance, "quote": quote}
     status = Status(journal.name, labels, engine, door, lambda: learner.status)
     bounds = Bounds(settings.http.max_data_age_s, settings.http.max_decision_age_s)

@@ -183,8 +183,9 @@ class ReinforcementLearning(Section):
 class Agents(Section):
     """Which agents speak. Three of them speak when their bar closes: long-term hourly, short-term and risk each minute."""
 
-    enabled: Annotated[tuple[Agent, ...], BeforeValidator(_words), AfterValidator(_distinct), Field(min_length=1)] = Field(
-        ("long_term", "short_term", "market_making", "risk"), description="The agents that take part."
+    enabled: Annotated[tuple[Agent, ...], BeforeValidator(_words), AfterValidator(_distinct)] = Field(
+        ("long_term", "short_term", "market_making", "risk"),
+        description="The agents that take part; with none the daemon watches and records, and decides nothing.",
     )
     prior: Literal["analytic", "none"] = Field("analytic", description="What action 0 means: the analytic prior, or nothing (plain SAC).")
     market_making_s: Positive = Field(5.0, ge=1, description="Market seconds between two decisions of the market maker; it requotes in between.")
