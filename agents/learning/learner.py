@@ -53,10 +53,12 @@ class LearnerConfig:
     minimum_rows: int = 32
     """Rows that an agent must have before it learns; small, because a market maker on one symbol gets 12 a minute."""
     updates_per_row: float = 4.0
-    """At most so many updates for each new row: more wear out a network on the same data (AGENTS.md, RLPD)."""
+    """At most so many updates for each new row: more wear out a network on the same data (RLPD, Ball et al. 2023)."""
     guards: Guards = field(default_factory=Guards)
     probe_rows: int = 64
     """The newest states of each agent, on which candidates are judged."""
+    sample_by_time: bool = True
+    """Draw market times and a row of each, because the symbols of one time are about one sample."""
     normalize_observations: bool = True
     """Without it columns of different sizes make the critic diverge (docs/learning.md, "Stability")."""
 
@@ -161,11 +163,12 @@ class Learner:
     def _may_update(self, name: str) -> bool:
         ring = self.rings[name]
         limit = self.config.updates_per_row * ring.committed
-        return len(ring) >= self.config.minimum_rows and self.agents[name].updates + 1 <= limit
+        return ring.usable >= self.config.minimum_rows and self.agents[name].updates + 1 <= limit
 
     def _update(self, name: str) -> dict[str, float]:
         ring, sac = self.rings[name], self.agents[name]
-        rows = ring.sample(min(self.config.sac.batch_size, len(ring)), self.rng)
+        draw = ring.sample_by_time if self.config.sample_by_time else ring.sample
+        rows = draw(min(self.config.sac.batch_size, ring.usable), self.rng)
         info = sac.update(self.scales[name].rows(rows))
         if sac.updates % _HEALTH_EVERY == 1:
             self.health[name] = examine(self._weights(name), self._probes(name))

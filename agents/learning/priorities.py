@@ -64,15 +64,21 @@ class PrioritizedReplay(ReplayBuffer):
 
     def _renew(self, rows: NDArray[np.int64]) -> None:
         if len(rows):
-            self._tree.set(rows % self.capacity, self._largest**self.exponent)
+            slots = rows % self.capacity
+            self._tree.set(slots, np.where(self._flags[slots], 0.0, self._largest**self.exponent))
+
+    def quarantine(self, since: int) -> int:
+        count = super().quarantine(since)
+        self._renew(np.arange(self.committed - count, self.committed))
+        return count
 
     def sample_weighted(self, size: int, rng: np.random.Generator) -> tuple[Rows, Floats, NDArray[np.int64]]:
         """`size` rows, one from each of as many equal stretches; the importance weight of each (the largest is 1); their slots.
 
         Raises DataError when there are none.
         """
-        if not len(self):
-            raise DataError("an empty replay buffer cannot be sampled")
+        if self.usable < 1:
+            raise DataError("an empty replay buffer cannot be sampled" if not len(self) else "every row is quarantined")
         points = (np.arange(size) + rng.random(size)) * (self._tree.total / size)
         slots = self._tree.draw(points)
         chance = self._tree[slots] / self._tree.total

@@ -11,6 +11,7 @@ import hashlib
 import mmap
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from agents.core.errors import DataError, NotFinite, SpecMismatch
+from agents.learning.groups import TimeGroups
 
 Floats = NDArray[np.float32]
 
@@ -28,8 +30,9 @@ _RESERVE = 8 << 20
 _DOUBT = 65_536
 """How many of the oldest rows are verified on opening: more than are ever written between two flushes."""
 _HEADER = np.dtype(
-    [("magic", "S8"), ("schema", "S64"), ("capacity", "u8"), ("begun", "u8"), ("committed", "u8"), ("flushed", "u8")]
-)
+    [("magic", "S8"), ("schema", "S64"), ("capacity", "u8"), ("begun", "u8"), ("committed", "u8"), ("flushed", "u8"),
+     ("suspect", "u8")]
+)  # fmt: skip
 
 
 class Rows(NamedTuple):
@@ -55,6 +58,7 @@ def row_dtype(state_dim: int, action_dim: int) -> np.dtype[np.void]:
             ("reward", "f4"),
             ("done", "f4"),
             ("elapsed", "f4"),
+            ("quarantined", "f4"),
             ("check", "u4"),
         ]
     )
@@ -82,6 +86,10 @@ class ReplayBuffer:
         self.lost = 0
         """Rows that the last opening had to give up, because the machine lost power before they were flushed."""
         self._file: mmap.mmap | None = None
+        self._flags: NDArray[np.bool_] = np.zeros(capacity, bool)
+        """The quarantine flags of the slots, which lie a row apart in the file and are asked for with every sample."""
+        self._flagged = 0
+        self._groups = TimeGroups()
         if path is None:
             self._header: NDArray[Any] = np.zeros(1, _HEADER)
             self._rows: NDArray[Any] = np.zeros(capacity, self._dtype)
@@ -98,6 +106,11 @@ class ReplayBuffer:
         return int(self._header["committed"][0])
 
     @property
+    def usable(self) -> int:
+        """Rows that may be sampled: those that are kept and not quarantined."""
+        return len(self) - self._flagged
+
+    @property
     def _first(self) -> int:
         return max(0, int(self._header["begun"][0]) - self.capacity)
 
@@ -111,23 +124,54 @@ class ReplayBuffer:
         elapsed: ArrayLike = 1.0,
         time: ArrayLike = 0,
         version: ArrayLike = 0,
+        quarantined: ArrayLike = 0,
     ) -> int:
         """Append one transition, or n with a leading axis; returns how many. Nothing is written unless all are sound.
 
+        What was lived under a fault is `quarantined`: it is kept and never sampled.
         Raises SpecMismatch on a wrong shape, NotFinite on a NaN or an infinity, DataError on a negative elapsed time, and
         OSError when the disk is full.
         """
-        block = self._block(state, action, reward, next_state, done, elapsed, time, version)
+        block = self._block(state, action, reward, next_state, done, elapsed, time, version, quarantined)
         for start in range(0, len(block), self.capacity):
             self._write(block[start : start + self.capacity])
         return len(block)
 
     def sample(self, size: int, rng: np.random.Generator) -> Rows:
         """`size` transitions drawn uniformly with replacement. Raises DataError when there are none."""
-        first, committed = self._first, self.committed
-        if committed <= first:
-            raise DataError("an empty replay buffer cannot be sampled")
-        return self._gather(rng.integers(first, committed, size))
+        return self._gather(self._draw(size, lambda count: rng.integers(self._first, self.committed, count)))
+
+    def sample_by_time(self, size: int, rng: np.random.Generator) -> Rows:
+        """`size` market times drawn uniformly with replacement, and a row of each; rows must have come in order of time."""
+        groups = self._groups
+        if groups.seen < self.committed:
+            since = max(groups.seen, self._first)
+            groups.extend(since, self._rows["time"][np.arange(since, self.committed) % self.capacity])
+        return self._gather(self._draw(size, lambda count: groups.draw(count, self._first, rng)))
+
+    def _draw(self, size: int, draw: Callable[[int], NDArray[np.int64]]) -> NDArray[np.int64]:
+        """What `draw` gives, drawn again wherever it hit a quarantined row."""
+        if self.usable < 1:
+            raise DataError("an empty replay buffer cannot be sampled" if not len(self) else "every row is quarantined")
+        index = draw(size)
+        while self._flagged and (bad := np.flatnonzero(self._flags[index % self.capacity])).size:
+            index[bad] = draw(bad.size)
+        return index
+
+    def quarantine(self, since: int) -> int:
+        """Flag the newest rows down to market time `since` (ns), as what followed a fault that was found late; returns how many."""
+        at = self.committed
+        while at > self._first and int(self._rows["time"][(at - 1) % self.capacity]) >= since:
+            at -= 1
+            slot = at % self.capacity
+            row = self._rows[slot : slot + 1]
+            row["quarantined"] = 1
+            row["check"] = _checksums(row)
+            self._flagged += not self._flags[slot]
+            self._flags[slot] = True
+        if at < self.committed:
+            self._header["suspect"] = self.committed
+        return self.committed - at
 
     def latest(self, size: int) -> Rows:
         """The newest `size` transitions (or all there are), oldest first."""
@@ -147,13 +191,13 @@ class ReplayBuffer:
         return Rows(rows["state"], rows["action"], rows["reward"], rows["next_state"], rows["done"], rows["elapsed"])
 
     def _block(self, *columns: ArrayLike) -> NDArray[Any]:
-        names = ("state", "action", "reward", "next_state", "done", "elapsed", "time", "version")
+        names = ("state", "action", "reward", "next_state", "done", "elapsed", "time", "version", "quarantined")
         states = np.asarray(columns[0], np.float32)
         block = np.zeros(1 if states.ndim == 1 else len(states), self._dtype)
         for name, column in zip(names, columns, strict=True):
             field, values = block[name], np.asarray(column)
             single = len(block) == 1 and values.shape == field.shape[1:]
-            constant = values.ndim == 0 and name in ("elapsed", "time", "version")
+            constant = values.ndim == 0 and name in ("elapsed", "time", "version", "quarantined")
             if values.shape != field.shape and not single and not constant:
                 raise SpecMismatch(f"replay column {name} has shape {values.shape}, expected {field.shape}")
             field[...] = values
@@ -173,6 +217,12 @@ class ReplayBuffer:
         self._rows[start : start + head] = block[:head]
         self._rows[: count - head] = block[head:]
         self._header["committed"] = committed + count
+        slots = np.arange(committed, committed + count) % self.capacity
+        flags = block["quarantined"] != 0
+        self._flagged += int(np.count_nonzero(flags)) - int(np.count_nonzero(self._flags[slots]))
+        self._flags[slots] = flags
+        if flags.any():
+            self._header["suspect"] = committed + count
 
     def _fresh_header(self) -> None:
         self._header["schema"], self._header["capacity"] = self.schema.encode(), self.capacity
@@ -232,6 +282,10 @@ class ReplayBuffer:
             torn = [at for at in oldest if not self._sound(at)]
             self._header["begun"] = max(int(self._header["begun"][0]), max(torn, default=-1) + 1 + self.capacity)
         self.lost = before - len(self)
+        if int(self._header["suspect"][0]) > self._first:
+            live = np.arange(self._first, self.committed) % self.capacity
+            self._flags[live] = self._rows["quarantined"][live] != 0
+            self._flagged = int(np.count_nonzero(self._flags))
 
     def _sound(self, at: int) -> bool:
         row = self._rows[at % self.capacity :][:1]

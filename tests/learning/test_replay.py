@@ -236,3 +236,84 @@ def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path, monkeypatch):
     ring.add(*numbered(10, 5))
     assert content(ring) == list(range(15))
     ring.close()
+
+
+def crowd(ring: ReplayBuffer, sizes: list[int], start: int = 0, quarantined: list[int] | None = None) -> None:
+    """For each of several market times so many rows, whose reward is the time."""
+    for time, count in enumerate(sizes, start):
+        wide, flags = np.full((count, S), time), [int(time in (quarantined or []))] * count
+        ring.add(wide, np.zeros((count, A)), [time] * count, wide, np.zeros(count), 1.0, [time] * count, 0, flags)
+
+
+def test_a_crowded_time_is_drawn_no_more_often_than_a_lonely_one():
+    ring = ReplayBuffer(S, A, 1000)
+    crowd(ring, [1, 50, 3, 1])
+    drawn = np.bincount(ring.sample_by_time(8000, np.random.default_rng(0)).reward.astype(int))
+    np.testing.assert_allclose(drawn / 8000, 0.25, atol=0.02)
+    plain = np.bincount(ring.sample(8000, np.random.default_rng(0)).reward.astype(int))
+    assert plain[1] > 7000
+
+
+def test_within_a_time_each_row_is_as_likely():
+    ring = ReplayBuffer(S, A, 100)
+    ring.add(*numbered(0, 8)[:6], np.zeros(8))
+    drawn = np.bincount(ring.sample_by_time(8000, np.random.default_rng(1)).reward.astype(int), minlength=8)
+    np.testing.assert_allclose(drawn / 8000, 1 / 8, atol=0.02)
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 20), st.lists(st.lists(st.integers(1, 5), max_size=4), max_size=8))
+def test_sampling_by_time_reaches_all_kept_times_and_no_other(capacity, bursts):
+    ring, time, rng = ReplayBuffer(S, A, capacity), 0, np.random.default_rng(0)
+    for burst in bursts:
+        crowd(ring, burst, time)
+        time += len(burst)
+        if len(ring):
+            kept = set(ring.latest(capacity).reward.tolist())
+            drawn = ring.sample_by_time(60 * len(kept), rng)
+            assert set(drawn.reward.tolist()) == kept
+
+
+def test_a_ring_opened_again_knows_its_times(tmp_path):
+    ring = ReplayBuffer(S, A, 50, tmp_path / "r")
+    crowd(ring, [2, 30, 5])
+    ring.close()
+    again = ReplayBuffer(S, A, 50, tmp_path / "r")
+    crowd(again, [1], 3)
+    drawn = np.bincount(again.sample_by_time(8000, np.random.default_rng(0)).reward.astype(int))
+    np.testing.assert_allclose(drawn / 8000, 0.25, atol=0.02)
+
+
+@pytest.mark.parametrize("way", ["sample", "sample_by_time"])
+def test_rows_lived_under_a_fault_are_kept_and_never_sampled(tmp_path, way):
+    ring = ReplayBuffer(S, A, 12, tmp_path / "r")
+    crowd(ring, [2, 2, 2, 2], quarantined=[1, 3])
+    ring.close()
+    ring = ReplayBuffer(S, A, 12, tmp_path / "r")
+    assert (len(ring), ring.usable) == (8, 4)
+    assert set(getattr(ring, way)(500, np.random.default_rng(0)).reward.tolist()) == {0, 2}
+    assert ring.quarantine(since=2) == 4
+    assert ring.usable == 2
+    assert set(getattr(ring, way)(500, np.random.default_rng(0)).reward.tolist()) == {0}
+    crowd(ring, [6, 6], 4)
+    assert (len(ring), ring.usable) == (12, 12)
+    ring.close()
+    assert ReplayBuffer(S, A, 12, tmp_path / "r").lost == 0
+
+
+def test_when_every_row_is_quarantined_sampling_says_so():
+    ring = ReplayBuffer(S, A, 12)
+    crowd(ring, [2], quarantined=[0])
+    with pytest.raises(DataError, match="every row is quarantined"):
+        ring.sample(1, np.random.default_rng(0))
+
+
+def test_prioritised_sampling_leaves_quarantined_rows_alone():
+    from agents.learning.priorities import PrioritizedReplay
+
+    ring = PrioritizedReplay(S, A, 12)
+    crowd(ring, [2, 2, 2], quarantined=[1])
+    rng = np.random.default_rng(0)
+    assert set(ring.sample_weighted(200, rng)[0].reward.tolist()) == {0, 2}
+    ring.quarantine(since=2)
+    assert set(ring.sample_weighted(200, rng)[0].reward.tolist()) == {0}
