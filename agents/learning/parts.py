@@ -53,7 +53,8 @@ class Parts:
             raise SpecMismatch(f"the saved networks have other sizes than the configured ones: {error}") from None
         for part, optimiser in self.optimisers.items():
             for index, parameter in enumerate(optimiser.param_groups[0]["params"]):
-                optimiser.state[parameter] = _below(tensors, f"{part}_adam.{index}.")
+                moments = _below(tensors, f"{part}_adam.{index}.")
+                optimiser.state[parameter] = {name: moment.to(parameter.device) for name, moment in moments.items()}
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

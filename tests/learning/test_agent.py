@@ -212,6 +212,32 @@ def test_n_steps_span_their_rows_and_stop_at_a_time_limit():
     assert len(elapsed) >= 15
 
 
+def test_entropy_of_rows_that_span_steps_counts_by_decision():
+    assert SACAgent(state_dim=1, action_dim=1, n_step=3, **SMALL).sac.entropy_per_decision
+    assert not SACAgent(state_dim=1, action_dim=1, layer_norm=True, **SMALL).sac.entropy_per_decision
+
+
+def test_rewards_are_learned_in_units_of_the_return():
+    agent = SACAgent(state_dim=1, action_dim=1, scale_returns=True, **SMALL)
+    for at in range(40):
+        agent.remember([at], [0], 100.0 * (-1) ** at, [at], False, truncated=True)
+    assert agent.lenses["return_scale"]._return == 0
+    agent.buffer.sample = lambda size, rng: agent.buffer.latest(2)
+    agent.buffer.add([0], [0], 100.0, [0], True)
+    agent.buffer.add([0], [0], 100.0, [0], True)
+    assert agent.learn()["reward"] == pytest.approx(1.0, rel=1e-3)
+
+
+def test_states_are_learned_from_as_they_are_acted_on():
+    agent = SACAgent(state_dim=1, action_dim=1, normalize_observations=True, **SMALL)
+    for at in range(40):
+        agent.remember([1000 + at], [0], 0.0, [1000 + at], False)
+    seen = []
+    agent.sac.update = seen.append
+    agent.learn()
+    assert np.abs(seen[0].state).max() < 3 and np.abs(seen[0].next_state).max() < 3
+
+
 def test_surprises_change_what_is_drawn():
     agent = SACAgent(env=Corridor(), prioritized_replay=True, **SMALL)
     agent.train(1, 40)

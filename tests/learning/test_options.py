@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from agents.core.errors import ConfigError, Diverged
+from agents.learning.bootstraps import Joint
 from agents.learning.composed import ComposedSAC
+from agents.learning.losses import Batch
 from agents.learning.options import Options
 from agents.learning.replay import Rows
 from agents.learning.sac import SAC, SACConfig
@@ -86,6 +88,16 @@ def test_learning_goes_on_from_saved_tensors_as_if_never_interrupted(options):
     again.update(rows(2))
     for name, tensor in sac.tensors().items():
         assert torch.equal(tensor, again.tensors()[name]), name
+
+
+def test_without_targets_the_critic_judges_both_moments_and_learns_from_one():
+    critic = composed(crossq=True).critic.eval()
+    batch = Batch(*(torch.from_numpy(np.ascontiguousarray(column)) for column in rows(1)))
+    action = torch.zeros_like(batch.action)
+    now, following = Joint().values(critic, batch, action)
+    torch.testing.assert_close(now, critic(batch.state, batch.action))
+    torch.testing.assert_close(following, critic(batch.next_state, action))
+    assert now.requires_grad and not following.requires_grad
 
 
 def test_dropout_leaves_the_global_random_stream_alone():

@@ -1,5 +1,7 @@
 """TD3 does what the paper says, and its agent has SACAgent's face."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +63,9 @@ def test_the_target_is_the_smaller_critic_at_a_smoothed_action():
     noisy.target.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[1]))
     noisy._target(Batch(*tensors))
     assert seen[0].abs().max() <= 0.3 + 1e-6 and seen[0].abs().min() > 0.29
+    noisy.config = replace(noisy.config, target_noise_clip=3.0)
+    noisy._target(Batch(*tensors))
+    assert seen[1].abs().max() == 1
 
 
 def test_a_bandit_with_a_known_best_action_is_learned():
