@@ -256,6 +256,30 @@ def status(state: State = None, config: Config = None, as_json: Json = False) ->
     Console().print(render(answer, 60))
 
 
+@app.command(rich_help_panel=_LOOK)
+def learner(
+    png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Also draw the learning curves there.")] = None,
+    state: State = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """What the learner has learned, by agent: of the running daemon, or of the last one on a state folder."""
+    folder = _settings(config, {"state_dir": state}).state_dir
+    from daemon import learner_view
+
+    found = learner_view.look(folder)
+    if png is not None:
+        from daemon.learner_history import read
+
+        learner_view.curves(read(folder / "learner"), png)
+    if as_json:
+        _tell(found, True)
+        return
+    from rich.console import Console
+
+    Console().print(learner_view.table(found))
+
+
 @app.command("show-config", rich_help_panel=_LOOK)
 def show_config(
     config: Config = None,

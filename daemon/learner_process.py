@@ -27,6 +27,8 @@ from agents.learning.guards import Refused
 from agents.learning.learner import AgentSpec, Learner, LearnerConfig, average
 from agents.learning.sac import SACConfig
 from daemon import learner_frames
+from daemon.door import MonotonicClock
+from daemon.learner_history import History
 
 STATUS_S = 1.0
 IDLE_S = 0.25
@@ -68,7 +70,7 @@ async def _serve(state: Path, output: int) -> int:
         if first is None:
             return 0
         learner = _learner(first, state)
-        return await _Work(learner, first.header["publish_every_s"], reader, writer).run()
+        return await _Work(learner, History(state), first.header["publish_every_s"], reader, writer).run()
     except (TradingError, OSError) as error:
         with suppress(OSError, TimeoutError):
             await _write(writer, learner_frames.pack("fault", {"reason": f"{type(error).__name__}: {error}"}))
@@ -95,8 +97,11 @@ def _learner(frame: learner_frames.Frame, state: Path) -> Learner:
 class _Work:
     """Takes rows as they come, learns in between, reports every second and publishes when due."""
 
-    def __init__(self, learner: Learner, every_s: float, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._learner, self._reader, self._writer = learner, reader, writer
+    def __init__(
+        self, learner: Learner, history: History, every_s: float, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._learner, self._history, self._reader, self._writer = learner, history, reader, writer
+        self._clock, self._noted_updates = MonotonicClock(), -1
         self._received, self._refused = 0, 0
         self._error, self._fault, self._withheld = learner.notice, "", ""
         self._refusals = self._reverts = self._ways_back = 0
@@ -240,7 +245,20 @@ class _Work:
             "reverts": self._reverts,
             "agents": self._figures,
         }
+        self._note(header)
         await _write(self._writer, learner_frames.pack("status", header | average(self._figures)))
+
+    def _note(self, header: Mapping[str, Any]) -> None:
+        """Into the history, where there is something new."""
+        if not self._figures or self._learner.updates == self._noted_updates:
+            return
+        self._noted_updates = self._learner.updates
+        named = ("updates", "experiences", "withheld", "reverts", "error", "agents")
+        record = {"at": self._clock(), "version": self._learner.version} | {name: header[name] for name in named}
+        try:
+            self._history.append(record)
+        except OSError as error:
+            self._error = f"history not written: {error}"
 
 
 async def _write(writer: asyncio.StreamWriter, frame: bytes) -> None:

@@ -35,7 +35,7 @@ FLOORS = table(
     daemon__publish="agents.core daemon.errors",
     daemon__rehearsal="agents.core agents.market daemon.door daemon.errors daemon.logs",
     daemon__learner_process="agents.core agents.learning agents.models agents.serving agents.market daemon.errors daemon.logs daemon.door"
-    " daemon.learner_frames",
+    " daemon.learner_frames daemon.learner_history",
 )
 
 PURE = (
@@ -67,6 +67,7 @@ FOREIGN = table(
     daemon__publish=SHELL + " aiohttp prometheus_client orjson structlog",
     daemon__rehearsal=SHELL + " orjson structlog numpy " + NETWORKED,
     daemon__learner_process=SHELL + " numpy torch orjson structlog ctypes",
+    daemon__learner_view=SHELL + " rich matplotlib",
 )
 
 MAY_READ_A_CLOCK = frozenset({"daemon.door"})

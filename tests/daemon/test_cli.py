@@ -17,7 +17,7 @@ from daemon.errors import Exit, NotRunning, TimedOut, Unsafe, exit_code
 from daemon.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("trade", "record", "backtest", "exchange", "replay", "status", "show-config", "config-schema", "halt", "resume", "flatten", "stop")
+COMMANDS = ("trade", "record", "backtest", "exchange", "replay", "status", "learner", "show-config", "config-schema", "halt", "resume", "flatten", "stop")
 
 
 @pytest.fixture(autouse=True)
