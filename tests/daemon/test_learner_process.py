@@ -17,6 +17,7 @@ import psutil
 from agents.core.events import UNSTAMPED, NewWeights
 from agents.market.observation import Experience
 from agents.serving.actors import Actors
+from daemon import learner_history
 from daemon.learner import LearnerClient, LearnerOptions
 
 SPECS = (("risk", 6, 2, "r"), ("short_term", 8, 4, "s"))
@@ -208,6 +209,7 @@ async def test_unfit_weights_never_become_an_event(tmp_path):
 PARENT = """
 import asyncio, sys
 from pathlib import Path
+from daemon import learner_history
 from daemon.learner import LearnerClient, LearnerOptions
 async def main():
     client = LearnerClient(LearnerOptions(Path(sys.argv[1]), (("risk", 6, 2, ""),), "spec", replay_buffer_size=10), lambda event: None, lambda: 0)
@@ -228,3 +230,35 @@ def test_the_learner_ends_when_its_parent_is_killed(tmp_path):
     parent.communicate()
     psutil.wait_procs([child], timeout=WITHIN_S)
     assert not child.is_running()
+
+
+STRICT = """
+from agents.learning.guards import Guards
+Guards.__init__.__defaults__ = (0.25, 5.0, 0.5, 10.0, 0.95)
+from daemon.learner_process import main
+main()
+"""
+
+
+async def test_an_unfit_candidate_is_withheld_and_the_learner_goes_back(tmp_path):
+    command = (sys.executable, "-c", STRICT)
+    async with running(options(tmp_path, command=command, publish_every_s=0.01)) as session:
+        session.client.offer(rows(400))
+        await session.until(lambda status: status["reverts"] >= 1)
+        assert "risk candidate was refused" in session.client.status["withheld"]
+        assert "entropy has collapsed" in session.client.status["withheld"]
+        assert session.client.status["refused_candidates"] >= 3
+        assert session.weights.empty()
+        # Nothing it learns is ever fit, so in the end the process gives up and is started again.
+        await session.until(lambda status: status["restarts"] >= 1)
+        assert session.client.status["error"].startswith("Diverged: the risk candidate was refused")
+        await session.client.stop(0.1)
+
+
+async def test_what_was_reported_is_in_the_history(tmp_path):
+    async with running(options(tmp_path)) as session:
+        session.client.offer(rows(40))
+        await session.until(lambda status: status["updates"] == 160)
+    last = learner_history.read(tmp_path)[-1]
+    assert (last["updates"], last["experiences"]) == (160, 40)
+    assert {"reward", "entropy", "alpha", "q_spread", "td_error", "action_saturation", "effective_rank"} <= set(last["agents"]["risk"])
