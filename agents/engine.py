@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.core.errors import ModelError, NotFinite
-from agents.core.events import Adjustment, Event, Fill, Flatten, Halt, NewWeights, Resume, Stamp
+from agents.core.events import MARKET_EVENTS, Adjustment, Event, Fill, Flatten, Halt, NewWeights, Resume, Stamp, Tick
 from agents.core.instruments import NS, Currency, Symbol
 from agents.core.ledger import Ledger
 from agents.core.orders import Command
@@ -120,6 +120,7 @@ class Effects:
 
 
 NOTHING = Effects()
+_FLOW = frozenset((*MARKET_EVENTS, Tick))
 _AGENT_OF = {"LongTermWish": LONG_TERM, "ShortTermWish": SHORT_TERM, "MarketMakingWish": MARKET_MAKING, "RiskWish": RISK}
 
 
@@ -168,15 +169,19 @@ class Engine:
 
     def step(self, event: Event) -> Effects:
         """Take one fact; return what follows from it. Never raises for bad data: that is refused and counted."""
-        fills = self.ledger.fill_count
         self.market.apply(event)
-        self.ledger.apply(event)
-        swapped = self._listen(event, fresh=self.ledger.fill_count > fills)
+        swapped = type(event) not in _FLOW and self._account(event)
         warm = self.halted or (bool(self.config.agents) and self._warm(event.stamp.at))
         due = self._due() if warm else ()
         if not warm or (not due and event.stamp.at < self._next_plan):
             return Effects(swapped=swapped) if swapped else NOTHING
         return self._decide(event.stamp, due, swapped)
+
+    def _account(self, event: Event) -> bool:
+        """What is no mere flow of the market concerns the account or the desk; whether new weights serve from now on."""
+        fills = self.ledger.fill_count
+        self.ledger.apply(event)
+        return self._listen(event, fresh=self.ledger.fill_count > fills)
 
     def _listen(self, event: Event, fresh: bool) -> bool:
         match event:

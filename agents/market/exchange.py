@@ -83,6 +83,11 @@ class SimulatedExchange:
         return self._matchers[symbol]
 
     @property
+    def idle(self) -> bool:
+        """Nothing is on its way, in or out."""
+        return not (self._inbound or self._outbound)
+
+    @property
     def next_due(self) -> int | None:
         """When the next command arrives or the next report is heard; None if nothing is on its way."""
         return min((heap[0][0] for heap in (self._inbound, self._outbound) if heap), default=None)

@@ -78,20 +78,24 @@ class SimulatedVenue:
                     await self._outbox.room()
 
     def _take(self, event: Event) -> None:
-        now = self._clock()
-        put = self._outbox.put
-        for due in self._exchange.advance(now):
-            put(due)
+        now, put, kind = self._clock(), self._outbox.put, type(event)
+        if not self._exchange.idle:
+            for due in self._exchange.advance(now):
+                put(due)
         put(event)
-        if isinstance(event, BookSnapshot):
-            self._booked.add(event.symbol)
-        if isinstance(event, MARKET_EVENTS) and not (isinstance(event, Bar) and event.symbol in self._booked):
-            # Bars are liquidity only where nothing better is known; next to a book they are history, told late.
-            for caused in self._exchange.on_market(event if isinstance(event, Trade | BookSnapshot) else stamped(event, Stamp(now)), now):
+        if kind is BookSnapshot or kind is Trade:
+            if kind is BookSnapshot:
+                self._booked.add(event.symbol)  # type: ignore[union-attr]  # a book has one
+            for caused in self._exchange.on_market(event, now):
                 put(caused)
         elif isinstance(event, Listing):
             self._exchange.list(event.instrument)
-        self._schedule()
+        elif isinstance(event, MARKET_EVENTS) and not (isinstance(event, Bar) and event.symbol in self._booked):
+            # Bars are liquidity only where nothing better is known; next to a book they are history, told late.
+            for caused in self._exchange.on_market(stamped(event, Stamp(now))):
+                put(caused)
+        if not self._exchange.idle:
+            self._schedule()
 
     def _release(self) -> None:
         self._alarm = None
