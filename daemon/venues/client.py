@@ -130,6 +130,7 @@ async def with_stream_path(options: ExchangeOptions) -> ExchangeOptions:
     protocol = REHEARSAL_PROTOCOL if options.id == REHEARSAL else options.id
     if options.base_url is None or options.ca_file is not None or protocol != REHEARSAL_PROTOCOL:
         return options
+    _refuse_bad_address(options)
     base = urlsplit(options.base_url)
     scheme = "wss" if base.scheme == "https" else "ws"
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PROBE_S)) as session:

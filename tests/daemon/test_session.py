@@ -166,6 +166,20 @@ def test_real_money_is_refused_whatever_is_given(start: Start, tmp_path: Path) -
     assert "real money" in words
 
 
+def test_a_rehearsal_exchange_that_runs_alone_is_traded_on_by_its_address(start: Start, tmp_path: Path) -> None:
+    server = start("exchange", "--json", "--symbols", "BTC/USDT")
+    assert server.process.stdout is not None
+    hello = "".join(iter(server.process.stdout.readline, "}\n")) + "}"
+    address = ("--set", f"exchange.base_url={orjson.loads(hello)['base_url']}", "--symbols", "BTC/USDT")
+    daemon = start("trade", "--live", "--json", "--state", str(tmp_path), *address)
+    until(tmp_path, lambda s: s["orders"] > 0)
+    daemon.process.send_signal(signal.SIGTERM)
+    code, summary, words = daemon.wait()
+    assert (code, summary["ledger_difference"]) == (0, 0), words
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(20) == 0
+
+
 def test_a_recorded_feed_is_a_tape_for_a_backtest(start: Start, tmp_path: Path) -> None:
     code, recorded, words = start("record", str(tmp_path / "tape"), "--duration", "12", "--json", "--symbols", "BTC/USDT,ETH/USDT").wait()
     assert code == 0, words
