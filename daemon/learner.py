@@ -31,6 +31,8 @@ KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRT
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 EXIT_S = 5.0
 """From the end of a process's output to its own."""
+NICENESS = 10
+"""Low: a tenth of a busy core, all of an idle one. At 19 a busy machine lets it starve for minutes before its first weights."""
 HEALTHY_S = 60.0
 """A process that lived so long starts the back-off anew."""
 
@@ -180,7 +182,7 @@ class LearnerClient:
             *options.command, "--state", str(options.state.absolute()), stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment,
         )  # fmt: skip
         with suppress(ProcessLookupError):
-            os.setpriority(os.PRIO_PROCESS, process.pid, 19)
+            os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
         self._words.clear()
         self._sent = self._received_before = 0
         self.status |= {"state": "starting", "pid": process.pid}

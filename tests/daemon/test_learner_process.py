@@ -18,7 +18,7 @@ from agents.core.events import UNSTAMPED, NewWeights
 from agents.market.observation import Experience
 from agents.serving.actors import Actors
 from daemon import learner_history
-from daemon.learner import LearnerClient, LearnerOptions
+from daemon.learner import NICENESS, LearnerClient, LearnerOptions
 
 SPECS = (("risk", 6, 2, "r"), ("short_term", 8, 4, "s"))
 WITHIN_S = 60.0
@@ -81,7 +81,7 @@ async def test_rows_become_weights_that_are_checked(tmp_path):
         assert actors.act("risk", np.ones((1, 6), np.float32)).any()
         assert not actors.act("short_term", np.ones((1, 8), np.float32)).any()
         child = psutil.Process(session.client.status["pid"])
-        assert child.nice() == 19
+        assert child.nice() == NICENESS
         assert not {name for name in child.environ() if "KEY" in name or "SECRET" in name}
         await session.until(lambda status: status["experiences"] == 40 and status["critic_loss"] is not None)
         status = session.client.status
