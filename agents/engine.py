@@ -1,9 +1,7 @@
 """The straight line. One fact in, commands out; no clock, no I/O, no chance that is not in its state."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,116 +14,26 @@ from agents.core.orders import Command
 from agents.desk import safety
 from agents.desk.attribution import Attribution
 from agents.desk.coordinator import coordinate
-from agents.desk.gate import Refusal
-from agents.desk.limits import Limits, RiskState
+from agents.desk.decision import NOTHING, Decision, Effects, EngineConfig
+from agents.desk.limits import RiskState
 from agents.desk.long_term import LongTerm, LongTermParams
 from agents.desk.market_making import MarketMaking, MarketMakingParams
 from agents.desk.planner import plan
-from agents.desk.projection import Bound, SafeTarget, project
+from agents.desk.projection import SafeTarget, project
 from agents.desk.rewards import CADENCES_NS, RewardBook, RewardParams
 from agents.desk.risk import Risk, RiskParams
 from agents.desk.sheet import PlanContext, PlanMemory
 from agents.desk.short_term import ShortTerm, ShortTermParams
 from agents.desk.stops import Stops
-from agents.desk.wishes import LONG_TERM, MARKET_MAKING, ORDER, RISK, SHORT_TERM, LongTermWish, StandingWishes, Target, Wish
+from agents.desk.wishes import LONG_TERM, MARKET_MAKING, ORDER, RISK, SHORT_TERM, LongTermWish, StandingWishes, Wish
 from agents.market.observation import ACTION_SIZES, SPEC_HASH, STATE_SIZES, Context, Experience, Observation, observe
 from agents.market.state import MarketState
 from agents.serving.actors import Actors
 
 DAY = 86_400 * NS
 WARM_WITHIN_NS = 10 * NS
-
-
-@dataclass(frozen=True, slots=True)
-class EngineConfig:
-    """Everything that the engine's decisions depend on besides the facts; recorded with each session."""
-
-    instance: str
-    epoch: int
-    quote: str
-    symbols: tuple[str, ...]
-    agents: tuple[str, ...] = ORDER
-    limits: Limits = field(default_factory=Limits)
-    prior: str = "analytic"
-    hidden_sizes: tuple[int, ...] = (256, 256)
-    exploration: float = 0.0
-    """Noise on the actions as a fraction of the policy's own spread; 0 serves the mean action."""
-    reward_scale: float = 5.0
-    seed: int = 0
-    market_making_cadence_s: float = 5.0
-    requote_after_s: float = 0.5
-    """Least stamp time between two plans without a new wish."""
-    stale_after_s: float = 10.0
-    candles_only: bool = False
-    """Whether the market has no books: then a closed candle is news, else it is history."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Why the engine asked for what it asked: enough to explain every order. `safe` is None on the kill path, which needs none."""
-
-    number: int
-    stamp: Stamp
-    time: int
-    agents: tuple[str, ...]
-    commands: tuple[Command, ...]
-    refusals: tuple[Refusal, ...] = ()
-    observations: Mapping[str, str] = field(default_factory=dict)
-    weights: tuple[int, str] = (0, "")
-    wishes: tuple[Wish, ...] = ()
-    target: Target | None = None
-    safe: SafeTarget | None = None
-    equity: float | None = None
-    drawdown: float = 0.0
-
-    @property
-    def bound(self) -> tuple[Bound, ...]:
-        """The limits that held the wish back, with their prices."""
-        return self.safe.bound if self.safe is not None else ()
-
-    def record(self) -> dict[str, Any]:
-        """Plain JSON values; floats unrounded, so that two records are equal only if the decisions were."""
-        limited: dict[str, Any] = {"solver": "kill_path"}
-        if self.target is not None and self.safe is not None:
-            limited = {
-                "target": dict(self.target.weights),
-                "safe": dict(self.safe.weights),
-                "solver": self.safe.solver,
-                "rung": self.safe.rung,
-                "reasons": dict(self.safe.reasons),
-                "bound": [{"name": b.name, "symbol": b.symbol, "price": b.price} for b in self.bound],
-            }
-        return {
-            "time": self.time,
-            "agents": list(self.agents),
-            "observations": dict(self.observations),
-            "weights": {"version": self.weights[0], "digest": self.weights[1]},
-            "wishes": [{"agent": _agent(w), "symbol": w.symbol, "action": list(w.action), **w.numbers()} for w in self.wishes],
-            **limited,
-            "refusals": [{"symbol": r.symbol, "reason": r.reason, "detail": r.detail} for r in self.refusals],
-            "orders": [c.order_id for c in self.commands],
-            "equity": self.equity,
-            "drawdown": self.drawdown,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Effects:
-    """What one fact led to."""
-
-    commands: tuple[Command, ...] = ()
-    experiences: tuple[Experience, ...] = ()
-    decision: Decision | None = None
-    swapped: bool = False
-
-
-NOTHING = Effects()
 _FLOW = frozenset((*MARKET_EVENTS, Tick))
-_AGENT_OF = {"LongTermWish": LONG_TERM, "ShortTermWish": SHORT_TERM, "MarketMakingWish": MARKET_MAKING, "RiskWish": RISK}
-
-
-def _agent(wish: Wish) -> str:
-    return _AGENT_OF[type(wish).__name__]
+"""What concerns neither the account nor the desk."""
 
 
 class Engine:

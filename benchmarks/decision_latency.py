@@ -12,7 +12,7 @@ import numpy as np
 
 from agents.core.events import Event
 from agents.core.instruments import NS, Symbol
-from agents.engine import Effects, EngineConfig
+from agents.desk.decision import Effects, EngineConfig
 from agents.jobs.backtest import Backtest
 from agents.market.frictions import FixedLatency, Frictions
 from agents.market.synthetic import SyntheticMarket

@@ -12,7 +12,7 @@ import numpy as np
 
 from agents.core.events import Bar, Event
 from agents.core.instruments import NS, Instrument, Symbol
-from agents.engine import EngineConfig
+from agents.desk.decision import EngineConfig
 from agents.jobs.backtest import Backtest
 from agents.market.frictions import CandleBook, FixedLatency, Frictions
 from agents.market.synthetic import SyntheticMarket

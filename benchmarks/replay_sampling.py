@@ -3,6 +3,7 @@
 import argparse
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(dir=arguments.folder or None) as folder:
         ours = {"memory": _ours(arguments.rows, None), "file": _ours(arguments.rows, Path(folder) / "ring")}
         rng = np.random.default_rng(0)
-        calls: dict[str, Callable[[], object]] = {name: lambda ring=ring: ring.sample(BATCH, rng) for name, ring in ours.items()}
+        calls: dict[str, Callable[[], object]] = {name: partial(ring.sample, BATCH, rng) for name, ring in ours.items()}
         calls["by time"] = lambda: ours["file"].sample_by_time(BATCH, rng)
         for name, make in peers.items():
             try:

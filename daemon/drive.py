@@ -6,7 +6,8 @@ from typing import Any, Protocol
 
 from agents.core.events import Event, Tick
 from agents.core.orders import Command
-from agents.engine import Effects, Engine
+from agents.desk.decision import Effects
+from agents.engine import Engine
 from agents.market.observation import Experience
 
 BREATH = 64

@@ -11,7 +11,8 @@ from pydantic import TypeAdapter
 from agents.core.errors import DataError, ReplayDiffers
 from agents.core.events import Event
 from agents.core.orders import Command
-from agents.engine import Effects, Engine, EngineConfig
+from agents.desk.decision import Effects, EngineConfig
+from agents.engine import Engine
 from agents.market.observation import Experience
 from daemon.drive import drive
 from daemon.journal import JournalReader

@@ -15,8 +15,9 @@ from agents.core.errors import TradingError, Unreachable, VenueError
 from agents.core.events import UNSTAMPED, Adjustment, AdjustmentKind, Bar, Event, Flatten, Halt, Listing, Resume, Trade
 from agents.core.instruments import Currency, Instrument, Symbol
 from agents.desk import safety
+from agents.desk.decision import Effects
 from agents.desk.limits import require_affordable
-from agents.engine import Effects, Engine
+from agents.engine import Engine
 from agents.market.observation import Experience
 from daemon import control
 from daemon.door import Door

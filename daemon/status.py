@@ -8,8 +8,9 @@ from typing import Any
 from agents.core.events import Event, Fill, NewWeights, OrderUpdate
 from agents.core.instruments import NS, Currency
 from agents.core.orders import OrderState, Place
+from agents.desk.decision import Effects
 from agents.desk.wishes import ORDER
-from agents.engine import Effects, Engine
+from agents.engine import Engine
 from daemon.door import Door
 
 

@@ -3,8 +3,8 @@
 from decimal import Decimal
 
 from agents.core.instruments import Symbol
+from agents.desk.decision import EngineConfig
 from agents.desk.limits import Limits
-from agents.engine import EngineConfig
 from agents.market.frictions import (
     BackQueue,
     CandleBook,

@@ -26,7 +26,8 @@ from agents.core.events import (
 )
 from agents.core.instruments import NS, Currency, Side, Symbol
 from agents.core.orders import Cancel, Place
-from agents.engine import Engine, EngineConfig
+from agents.desk.decision import EngineConfig
+from agents.engine import Engine
 from agents.jobs.backtest import Backtest
 from agents.market.frictions import FixedLatency, Frictions
 from agents.market.observation import SPEC_HASH

@@ -12,7 +12,8 @@ import pytest
 from agents.core.events import UNSTAMPED, Event, Halt, NewWeights, Resume, Tick
 from agents.core.instruments import NS, Currency, Symbol
 from agents.core.orders import Command
-from agents.engine import Effects, Engine, EngineConfig
+from agents.desk.decision import Effects, EngineConfig
+from agents.engine import Engine
 from agents.market.exchange import SimulatedExchange
 from agents.market.frictions import FixedLatency, Frictions
 from agents.market.observation import SPEC_HASH

@@ -10,8 +10,9 @@ from agents.core.errors import DataError
 from agents.core.events import MARKET_EVENTS, UNSTAMPED, Adjustment, AdjustmentKind, Event, Fill, Listing, Stamp, Tick, stamped
 from agents.core.instruments import NS, Currency, Instrument
 from agents.core.orders import Place
+from agents.desk.decision import Decision, EngineConfig
 from agents.desk.wishes import ORDER
-from agents.engine import Decision, Engine, EngineConfig
+from agents.engine import Engine
 from agents.market.exchange import SimulatedExchange
 from agents.market.frictions import Frictions
 from agents.market.tape import open_tape

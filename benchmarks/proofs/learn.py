@@ -72,17 +72,22 @@ def ours(task: Task, seed: int) -> Iterator[list[float]]:
 
 
 def sb3(task: Task, seed: int) -> Iterator[list[float]]:
-    """The same of stable-baselines3's SAC with its own defaults."""
+    """The same of stable-baselines3's SAC under the same settings, observations normalised by its own wrapper."""
     from stable_baselines3 import SAC
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-    torch.manual_seed(seed)
-    model = SAC("MlpPolicy", gymnasium.make(task.name), seed=seed, device="cpu")
+    settings = task.settings
+    inner = DummyVecEnv([lambda: gymnasium.make(task.name)])
+    played = VecNormalize(inner, norm_obs=settings.get("normalize_observations", False), norm_reward=False, gamma=0.99)
+    model = SAC(
+        "MlpPolicy", played, learning_rate=settings["learning_rate"], learning_starts=settings.get("warmup_steps", 100), seed=seed, device="cpu"
+    )
     world = World(task.name)
     middle = world.to_box(np.zeros(world.action_dim, np.float32))
     half = world.to_box(np.ones(world.action_dim, np.float32)) - middle
 
     def actions(states: np.ndarray) -> np.ndarray:
-        boxed, _ = model.predict(states, deterministic=True)
+        boxed, _ = model.predict(played.normalize_obs(states), deterministic=True)
         return np.asarray((boxed - middle) / half, np.float32)
 
     for turn in range(task.steps // task.every):
