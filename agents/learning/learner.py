@@ -20,6 +20,7 @@ from torch import Tensor
 
 from agents.core.errors import ConfigError, Diverged, SpecMismatch
 from agents.learning import checkpoint
+from agents.learning.datasets import mixed
 from agents.learning.fast import FastSAC
 from agents.learning.guards import Guards, Weights, examine, prior
 from agents.learning.products import Products
@@ -93,11 +94,14 @@ class Learner:
         directory: Path | None = None,
         spec: str | None = None,
         products: Products | None = None,
+        offline: Mapping[str, ReplayBuffer] | None = None,
     ) -> None:
         self.specs = {one.name: one for one in specs}
         self.config, self.directory = config or LearnerConfig(), directory
         self.spec = hashlib.sha256(repr(sorted(self.specs.items())).encode()).hexdigest() if spec is None else spec
         self.rng = np.random.default_rng(seed)
+        self.offline = dict(offline or {})
+        """Rings by agent from which half of each batch is drawn."""
         self.version = 0
         self.notice = ""
         """What went wrong with the last checkpoint, if it was not the last one that could be resumed."""
@@ -167,8 +171,12 @@ class Learner:
 
     def _update(self, name: str) -> dict[str, float]:
         ring, sac = self.rings[name], self.agents[name]
-        draw = ring.sample_by_time if self.config.sample_by_time else ring.sample
-        rows = draw(min(self.config.sac.batch_size, ring.usable), self.rng)
+        size, by_time = self.config.sac.batch_size, self.config.sample_by_time
+        if name in self.offline:
+            rows = mixed(self.offline[name], ring, size, self.rng, by_time)
+        else:
+            draw = ring.sample_by_time if by_time else ring.sample
+            rows = draw(min(size, ring.usable), self.rng)
         info = sac.update(self.scales[name].rows(rows))
         if sac.updates % _HEALTH_EVERY == 1:
             self.health[name] = examine(self._weights(name), self._probes(name))

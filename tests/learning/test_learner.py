@@ -7,6 +7,7 @@ import torch
 from agents.core.errors import ConfigError, Diverged, NotFinite, SpecMismatch
 from agents.learning.guards import Guards, Refused
 from agents.learning.learner import AgentSpec, Learner, LearnerConfig, average
+from agents.learning.replay import ReplayBuffer
 from agents.learning.sac import SACConfig
 from agents.serving.actors import Actors
 
@@ -167,6 +168,24 @@ def test_columns_of_any_size_leave_the_learner_in_health(normalised):
         assert gradient < 20
     else:  # What the scale is there for.
         assert gradient > 100
+
+
+def test_half_of_each_batch_comes_from_the_offline_ring():
+    offline = ReplayBuffer(6, 2, 100)
+    offline.add(np.zeros((50, 6)), np.zeros((50, 2)), np.full(50, 8.0), np.zeros((50, 6)), np.zeros(50))
+    learner = Learner(SPECS, CONFIG, offline={"risk": offline})
+    states, actions = np.zeros((40, 6)), np.zeros((40, 2))
+    learner.add("risk", states, actions, np.zeros(40), states, np.zeros(40))
+    assert learner.step()["risk"]["reward"] == 4.0
+
+
+def test_rows_taken_under_a_fault_do_not_count_towards_the_first_update():
+    learner = Learner(SPECS, CONFIG)
+    states = np.zeros((40, 6))
+    learner.add("risk", states, np.zeros((40, 2)), np.zeros(40), states, np.zeros(40), 1.0, 0, 0, 1)
+    assert learner.step() is None
+    feed(learner, "risk", 16)
+    assert learner.step() is not None
 
 
 def test_each_update_tells_how_alive_the_network_is():
