@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
+import trustme
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("QUARTET_DATA", ROOT.parent / "shared" / "data"))
@@ -178,6 +179,28 @@ def test_a_rehearsal_exchange_that_runs_alone_is_traded_on_by_its_address(start:
     assert (code, summary["ledger_difference"]) == (0, 0), words
     server.process.send_signal(signal.SIGINT)
     assert server.process.wait(20) == 0
+
+
+def test_with_a_certificate_ccxts_own_addresses_lead_to_another_server(start: Start, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    authority.issue_cert("api.binance.com", "stream.binance.com", "ws-api.binance.com", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
+        tmp_path / "server.pem"
+    )
+    pem = ("--certificate", str(tmp_path / "server.pem"), "--private-key", str(tmp_path / "server.pem"))
+    command = [sys.executable, "-m", "daemon.rehearsal", "--symbols", "BTC/USDT", *pem]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        hello = orjson.loads(server.stdout.readline())
+        settings = ("--set", f"exchange.base_url=https://127.0.0.1:{hello['port']}", "--set", f"exchange.ca_file={tmp_path / 'ca.pem'}")
+        keys = {"QUARTET__EXCHANGE__API_KEY": hello["api_key"], "QUARTET__EXCHANGE__SECRET": hello["secret"]}
+        flags = ("--live", "--exchange", "binance", "--symbols", "BTC/USDT", "--json", "--state", str(tmp_path / "state"))
+        daemon = start("trade", *flags, *settings, environment=keys)
+        until(tmp_path / "state", lambda s: s["orders"] > 0)
+        daemon.process.send_signal(signal.SIGTERM)
+        code, summary, words = daemon.wait()
+        assert (code, summary["exchange"], summary["ledger_difference"]) == (0, "binance", 0), words
+        server.terminate()
 
 
 def test_a_recorded_feed_is_a_tape_for_a_backtest(start: Start, tmp_path: Path) -> None:
