@@ -148,7 +148,7 @@ def _market_flags(
 
 @app.command(rich_help_panel=_RUN)
 def record(
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the tape; made if it is not there.")],
+    out: Annotated[Path | None, typer.Argument(metavar="DIR", help="A new folder for the tape; tapes/TIME if left out.")] = None,
     duration: Duration = None,
     symbols: Symbols = None,
     exchange: ExchangeId = None,

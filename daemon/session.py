@@ -68,8 +68,14 @@ async def trade(
             return await run(parts, duration, show)
 
 
-async def record(settings: Settings, out: Path, *, duration: float | None = None) -> dict[str, Any]:
-    """Write a live feed to tape segments in `out` until a signal or `duration`; no account, no orders."""
+async def record(settings: Settings, out: Path | None, *, duration: float | None = None) -> dict[str, Any]:
+    """Write a live feed to tape segments in `out` until a signal or `duration`; no account, no orders.
+
+    Raises ConfigError where `out` holds a tape already.
+    """
+    folder = out or Path("tapes") / _name(Door().now())
+    if any(folder.glob("*.jsonl*")):
+        raise ConfigError(f"{folder} holds a tape already: name a new folder")
     async with AsyncExitStack() as stack:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         server = await stack.enter_async_context(_exchange(settings))
@@ -77,7 +83,8 @@ async def record(settings: Settings, out: Path, *, duration: float | None = None
         door, stop = Door(), asyncio.Event()
         feed = _feed(settings, options, _symbols(settings, server), door.now)
         stop_on_signals(stop)
-        return await tape_feed(feed.events(), door, SegmentWriter(out, settings.journal.segment_mb << 20), stop, duration, _ending(server, stop))
+        writer = SegmentWriter(folder, settings.journal.segment_mb << 20)
+        return await tape_feed(feed.events(), door, writer, stop, duration, _ending(server, stop))
 
 
 def _ending(server: RehearsalExchange | None, stop: asyncio.Event) -> Callable[[], Coroutine[Any, Any, None]]:

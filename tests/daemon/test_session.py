@@ -208,6 +208,8 @@ def test_a_recorded_feed_is_a_tape_for_a_backtest(start: Start, tmp_path: Path) 
     assert code == 0, words
     assert recorded["kinds"]["Trade"] > 50
     assert recorded["kinds"]["BookSnapshot"] > 50
+    code, _, words = start("record", str(tmp_path / "tape"), "--duration", "5").wait()
+    assert (code, "holds a tape already" in words) == (2, True), words
     code, report, words = start("backtest", "--data", str(tmp_path / "tape"), "--json").wait()
     assert code == 0, words
     assert report["ledger_difference"] == 0
