@@ -62,6 +62,7 @@ class LearnerOptions:
     min_rows: int = 32
     publish_every_s: float = 15.0
     seed: int = 0
+    device: str = "cpu"
     queue_rows: int = 8192
     """Rows that wait for a process that is busy or being restarted; the oldest give way."""
     silence_s: float = 180.0

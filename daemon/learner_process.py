@@ -24,7 +24,7 @@ import torch
 from agents.core.errors import DataError, Diverged, ModelError, TradingError
 from agents.learning.fast import fastest_products
 from agents.learning.guards import Refused
-from agents.learning.learner import AgentSpec, Learner, LearnerConfig, average
+from agents.learning.learner import AgentSpec, Learner, LearnerConfig, average, found_device
 from agents.learning.sac import SACConfig
 from daemon import learner_frames
 from daemon.door import MonotonicClock
@@ -84,10 +84,10 @@ def _learner(frame: learner_frames.Frame, state: Path) -> Learner:
     hidden = tuple(given["hidden_sizes"])
     names = ("learning_rate", "batch_size", "gamma", "tau", "alpha", "automatic_entropy_tuning")
     sac = SACConfig(policy_hiddens=hidden, q_hiddens=hidden, **{name: given[name] for name in names})
-    config = LearnerConfig(sac, given["replay_buffer_size"], given["min_rows"], given["update_to_data"])
+    config = LearnerConfig(sac, given["replay_buffer_size"], given["min_rows"], given["update_to_data"], device=given["device"])
     specs = [AgentSpec(*spec) for spec in given["specs"]]
-    # Other columns, agents or widths learn in a folder of their own: nothing is reshaped, and nothing that was learned is lost.
-    shape = json.dumps([FORMAT, given["spec"], given["specs"], hidden])
+    # Other columns, agents, widths or kinds of device learn in a folder of their own: nothing is reshaped, and nothing that was learned is lost.
+    shape = json.dumps([FORMAT, given["spec"], given["specs"], hidden, found_device(config.device)])
     folder = state / hashlib.sha256(shape.encode()).hexdigest()[:16]
     largest = max(specs, key=lambda one: one.state_dim)
     products = fastest_products(asyncio.get_running_loop().time, largest.state_dim, largest.action_dim, sac)

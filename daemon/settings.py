@@ -178,6 +178,9 @@ class ReinforcementLearning(Section):
         " be learned from by trying. 0 serves the mean action.",
     )
     seed: int = Field(7, ge=0, description="Seed of the first weights and of sampling.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "cpu", description="Where the networks learn; auto takes a GPU where there is one. Only the CPU gives the same numbers everywhere."
+    )
 
 
 class Agents(Section):

@@ -59,5 +59,5 @@ def learner_options(settings: Settings, config: EngineConfig) -> LearnerOptions:
         replay_buffer_size=learning.replay_buffer_size, gamma=learning.gamma, tau=learning.tau, alpha=learning.alpha,
         automatic_entropy_tuning=learning.automatic_entropy_tuning, hidden_sizes=learning.hidden_sizes,
         update_to_data=learning.update_to_data, min_rows=learning.min_rows, publish_every_s=learning.publish_every_s,
-        seed=learning.seed,
+        seed=learning.seed, device=learning.device,
     )  # fmt: skip

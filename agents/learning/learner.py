@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import safetensors.torch
@@ -20,9 +20,11 @@ from torch import Tensor
 
 from agents.core.errors import ConfigError, Diverged, SpecMismatch
 from agents.learning import checkpoint
+from agents.learning.composed import ComposedSAC
 from agents.learning.datasets import mixed
 from agents.learning.fast import FastSAC
 from agents.learning.guards import Guards, Weights, examine, prior
+from agents.learning.options import Options
 from agents.learning.products import Products
 from agents.learning.replay import Floats, ReplayBuffer
 from agents.learning.sac import SAC, SACConfig
@@ -55,6 +57,8 @@ class LearnerConfig:
     """Rows that an agent must have before it learns; small, because a market maker on one symbol gets 12 a minute."""
     updates_per_row: float = 4.0
     """At most so many updates for each new row: more wear out a network on the same data (RLPD, Ball et al. 2023)."""
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    """Where networks learn; auto takes a GPU where torch sees one. On a GPU products are in bfloat16."""
     guards: Guards = field(default_factory=Guards)
     probe_rows: int = 64
     """The newest states of each agent, on which candidates are judged."""
@@ -105,9 +109,8 @@ class Learner:
         self.version = 0
         self.notice = ""
         """What went wrong with the last checkpoint, if it was not the last one that could be resumed."""
-        self.agents: dict[str, SAC] = {
-            one.name: FastSAC(one.state_dim, one.action_dim, self.config.sac, self.rng, products) for one in specs
-        }
+        self.device = found_device(self.config.device)
+        self.agents = {one.name: self._algorithm(one, products) for one in specs}
         scale = ColumnScale if self.config.normalize_observations else NoScale
         self.scales = {one.name: scale(one.state_dim) for one in specs}
         self.health: dict[str, dict[str, float]] = {name: {} for name in self.agents}
@@ -119,6 +122,12 @@ class Learner:
         for name in self.agents:
             self._measure(name)
         self._good = self._state()
+
+    def _algorithm(self, spec: AgentSpec, products: Products | None) -> SAC | ComposedSAC:
+        sizes = spec.state_dim, spec.action_dim
+        if self.device == "cuda":
+            return ComposedSAC(*sizes, self.config.sac, self.rng, Options(mixed_precision=True), device="cuda")
+        return FastSAC(*sizes, self.config.sac, self.rng, products)
 
     def _ring(self, spec: AgentSpec) -> ReplayBuffer:
         path = None if self.directory is None else self.directory / f"{spec.name}.ring"
@@ -187,7 +196,7 @@ class Learner:
 
     def _weights(self, name: str) -> Weights:
         """Copies of an actor's weights by the names of the payload, for raw states."""
-        own = {key.removeprefix("layers."): tensor.clone() for key, tensor in self.agents[name].actor.state_dict().items()}
+        own = {key.removeprefix("layers."): tensor.cpu().clone() for key, tensor in self.agents[name].actor.state_dict().items()}
         return self.scales[name].fold(own)
 
     def publish(self) -> Published:
@@ -280,6 +289,14 @@ class Learner:
         self.save()
         for ring in self.rings.values():
             ring.close()
+
+
+def found_device(wished: str) -> str:
+    """cpu or cuda. Raises ConfigError when cuda is asked for and torch sees none."""
+    present = torch.cuda.is_available()
+    if wished == "cuda" and not present:
+        raise ConfigError("reinforcement_learning.device is cuda, but torch sees no GPU; set it to auto or cpu")
+    return "cuda" if present and wished != "cpu" else "cpu"
 
 
 def average(infos: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -272,6 +272,28 @@ def test_another_width_of_the_networks_is_refused(tmp_path):
         Learner(SPECS, wide, directory=tmp_path)
 
 
+def test_a_gpu_that_is_not_there_is_said_and_auto_goes_without(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="torch sees no GPU"):
+        Learner(SPECS, LearnerConfig(SMALL, 500, device="cuda"))
+    assert Learner(SPECS, LearnerConfig(SMALL, 500, device="auto")).device == "cpu"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+def test_a_gpu_learns_publishes_and_resumes(tmp_path):
+    config = LearnerConfig(SMALL, 500, minimum_rows=16, device="auto")
+    learner = Learner(SPECS, config, directory=tmp_path)
+    feed(learner, "risk", 40)
+    for _ in range(5):
+        learner.step()
+    payload = learner.publish().payload
+    assert Actors.from_payload(payload, learner.spec).act("risk", np.ones((2, 6), np.float32)).any()
+    learner.close()
+    again = Learner(SPECS, config, directory=tmp_path)
+    assert again.payload() == payload
+    assert again.step() is not None
+
+
 def test_senseless_settings_are_named():
     with pytest.raises(ConfigError, match="updates_per_row"):
         LearnerConfig(updates_per_row=0)
