@@ -25,6 +25,8 @@ Floats = NDArray[np.float32]
 
 _MAGIC = b"QTRING01"
 _PAGE = 4096
+_LINE = 64
+"""Bytes of a cache line."""
 _RESERVE = 8 << 20
 """Bytes of disk made sure of at a time."""
 _DOUBT = 65_536
@@ -47,21 +49,19 @@ class Rows(NamedTuple):
 
 
 def row_dtype(state_dim: int, action_dim: int) -> np.dtype[np.void]:
-    """One transition: market time (ns) and weight version, the floats, and last the checksum of all before it."""
-    return np.dtype(
-        [
-            ("time", "i8"),
-            ("version", "i8"),
-            ("state", "f4", (state_dim,)),
-            ("action", "f4", (action_dim,)),
-            ("next_state", "f4", (state_dim,)),
-            ("reward", "f4"),
-            ("done", "f4"),
-            ("elapsed", "f4"),
-            ("quarantined", "f4"),
-            ("check", "u4"),
-        ]
-    )
+    """One transition: market time (ns) and weight version, the floats, and last the checksum of all before it.
+
+    Padded to whole cache lines, so that a row never lies on one line or page more than it must.
+    """
+    fields = [
+        ("time", "i8", 8), ("version", "i8", 8), ("state", ("f4", (state_dim,)), 4 * state_dim), ("action", ("f4", (action_dim,)), 4 * action_dim),
+        ("next_state", ("f4", (state_dim,)), 4 * state_dim), ("reward", "f4", 4), ("done", "f4", 4), ("elapsed", "f4", 4),
+        ("quarantined", "f4", 4), ("check", "u4", 4),
+    ]  # fmt: skip
+    names, formats, sizes = zip(*fields, strict=True)
+    size = -(-sum(sizes) // _LINE) * _LINE
+    offsets = [sum(sizes[:at]) for at in range(len(sizes) - 1)] + [size - 4]
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size})
 
 
 def _checksums(rows: NDArray[Any]) -> list[int]:
@@ -92,7 +92,9 @@ class ReplayBuffer:
         self._groups = TimeGroups()
         if path is None:
             self._header: NDArray[Any] = np.zeros(1, _HEADER)
-            self._rows: NDArray[Any] = np.zeros(capacity, self._dtype)
+            raw = np.zeros(capacity * self._dtype.itemsize + _LINE, np.uint8)
+            start = -raw.ctypes.data % _LINE
+            self._rows: NDArray[Any] = raw[start : start + capacity * self._dtype.itemsize].view(self._dtype)
             self._fresh_header()
         else:
             self._open(path)
