@@ -123,7 +123,6 @@ def test_the_module_is_the_command():
         (["trade", "--set", "risk.position_cap"], "NAME=VALUE"),
         (["trade", "--set", "risk.positon_cap=1"], "risk.position_cap"),
         (["trade", "--set", "risk.position_cap=7"], "risk.position_cap"),
-        (["record"], "DIR"),
         (["backtest"], "--data"),
         (["backtest", "--data", "/no/such/tape"], "/no/such/tape"),
         (["backtest", "--data", "/tmp", "--from", "yesterday"], "--from 'yesterday'"),
