@@ -163,10 +163,10 @@ class Engine:
         if not symbols or equity is None or not self.ledger.capital:
             return Effects(swapped=swapped)
         self.risk.mark(float(equity), float(self.ledger.capital), self.config.limits)
-        self.risk.turnover_day = self._today()[1] / float(equity) if equity > 0 else 0.0
+        today, inventory = self._today(marks), self.attribution.inventory(marks, equity)
+        self.risk.turnover_day = today[1] / float(equity) if equity > 0 else 0.0
         self.stops.watch(self.market, self.ledger)
-        observations, wishes, experiences = self._propose(due, symbols, marks, equity)
-        inventory = self.attribution.inventory(marks, equity)
+        observations, wishes, experiences = self._propose(due, symbols, marks, equity, today, inventory)
         target = self.stops.cut(coordinate(self.standing, symbols, self.market.now, inventory))
         safe = project(target, self.market, self.ledger, self.config.limits, self.risk)
         if len(due) > (MARKET_MAKING in due):
@@ -221,21 +221,22 @@ class Engine:
                 self.attribution.wished_trades(symbol, contributions, safe.weights[symbol], equity, marks[symbol])
 
     def _propose(
-        self, due: tuple[str, ...], symbols: tuple[Symbol, ...], marks: dict[Symbol, Decimal], equity: Decimal
+        self, due: tuple[str, ...], symbols: tuple[Symbol, ...], marks: dict[Symbol, Decimal], equity: Decimal,
+        today: tuple[float, float, float], inventory: dict[Symbol, float],
     ) -> tuple[dict[str, Observation], tuple[Wish, ...], tuple[Experience, ...]]:
         """Each due agent looks, acts and wishes, in order; later ones see the wishes of earlier ones."""
         observations: dict[str, Observation] = {}
         wishes: list[Wish] = []
         experiences: list[Experience] = []
         for agent in due:
-            context = self._context(float(equity))
+            context = self._context(float(equity), today)
             try:
                 seen = observe(agent, self.market, self.ledger, symbols, context)
             except NotFinite:
                 self._count(f"observation_not_finite_{agent}")
                 continue
             actions = self._act(agent, seen.matrix)
-            wanted = self._wish(agent, seen, actions, self.attribution.inventory(marks, equity))
+            wanted = self._wish(agent, seen, actions, inventory)
             self.standing.post(wanted)
             for wish in wanted:
                 if isinstance(wish, LongTermWish):
@@ -258,13 +259,13 @@ class Engine:
             return list(self._market_maker.propose(seen, actions, inventory))
         return list(self._speakers[agent].propose(seen, actions))
 
-    def _today(self) -> tuple[float, float, float]:
+    def _today(self, marks: Mapping[Symbol, Decimal]) -> tuple[float, float, float]:
         """(turnover, buys, fees) in quote since the market day began."""
         ledger = self.ledger
-        return self._day.since(self.market.now, (float(ledger.turnover), float(ledger.bought), float(self.fees_in_quote())))
+        return self._day.since(self.market.now, (float(ledger.turnover), float(ledger.bought), float(self._fees(marks))))
 
-    def _context(self, equity: float) -> Context:
-        turnover, _, fees = self._today()
+    def _context(self, equity: float, today: tuple[float, float, float]) -> Context:
+        turnover, _, fees = today
         return Context(
             equity=equity,
             peak_equity=self.risk.peak_equity,
@@ -298,7 +299,9 @@ class Engine:
 
     def fees_in_quote(self) -> Decimal:
         """All fees ever paid, at present marks; fees in a currency without a mark count as zero."""
-        marks = self._marks()
+        return self._fees(self._marks())
+
+    def _fees(self, marks: Mapping[Symbol, Decimal]) -> Decimal:
         quote = self.ledger.quote
         return sum(
             (fee if c == quote else fee * marks.get(Symbol(f"{c}/{quote}"), Decimal(0)) for c, fee in self.ledger.fees.items()),
