@@ -1,6 +1,7 @@
 """One session at work: the tasks that run side by side, how they end, and the closing account. Knows no mode."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -33,6 +34,7 @@ log = structlog.get_logger()
 TICK_S = 0.25
 SYNC_S = 1.0
 """A power loss costs at most this much of the market's flow."""
+SETTLED_S = 10.0
 SHOW_S = 0.5
 LEARNER_STOP_S = 10.0
 SETTLE_S = 20.0
@@ -108,6 +110,7 @@ def _tasks(parts: Parts, show: Callable[[dict[str, Any]], None] | None) -> list[
         parts.door.metronome(TICK_S),
         parts.learner.run(),
         _sync(parts.journal),
+        _settle_memory(),
         _control(parts),
         *(watcher() for watcher in parts.watchers),
     ]
@@ -182,6 +185,13 @@ async def _wind_down(parts: Parts) -> Mapping[Currency, Decimal] | None:
         log.error("venue_unreachable_at_the_end", error=str(error))
         return None
     return {found.currency: abs(found.amount) for found in differences(engine.ledger.balances, theirs)}
+
+
+async def _settle_memory() -> None:
+    """What start-up built stays for the session: the collector need not look through it again and again."""
+    gc.set_threshold(20_000, 20, 50)
+    await asyncio.sleep(SETTLED_S)
+    gc.freeze()
 
 
 async def _sync(journal: Journal) -> None:

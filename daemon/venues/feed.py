@@ -39,7 +39,7 @@ class FeedOptions:
 
     depth: int = 20
     """Levels a side that are copied out of ccxt's book."""
-    coalesce_s: float = 0.02
+    coalesce_s: float = 0.04
     """Pause between a stream's bell and the look at its cache: one look serves all that came meanwhile."""
     book_silence_s: float = 3.0
     trade_silence_s: float = 15.0
