@@ -307,7 +307,7 @@ def config_schema(as_json: Json = True) -> None:
 
 @app.command(rich_help_panel=_STEER)
 def halt(reason: Reason = "operator", state: State = None, config: Config = None, as_json: Json = False) -> None:
-    """Take no new risk: cancel orders that raise exposure, go on managing what is held."""
+    """Cancel every order and place none until resume; positions stay as they are."""
     _tell(_ask("halt", state, config, reason=reason), as_json)
 
 
