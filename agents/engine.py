@@ -7,7 +7,21 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.core.errors import ModelError, NotFinite
-from agents.core.events import MARKET_EVENTS, Adjustment, Event, Fill, Flatten, Halt, NewWeights, Resume, Stamp, Tick
+from agents.core.events import (
+    MARKET_EVENTS,
+    Adjustment,
+    CancelAll,
+    Event,
+    Fill,
+    Flatten,
+    Halt,
+    NewWeights,
+    Reconciled,
+    Resume,
+    RiskRestored,
+    Stamp,
+    Tick,
+)
 from agents.core.instruments import NS, Currency, Symbol
 from agents.core.ledger import Ledger
 from agents.core.orders import Command
@@ -54,6 +68,7 @@ class Engine:
         self.weights_version = 0
         self.halted = False
         self.flattening = False
+        self._cancel_all = False
         self.risk = RiskState()
         self.problems: dict[str, int] = {}
         plain = config.prior == "none"
@@ -79,7 +94,7 @@ class Engine:
         """Take one fact; return what follows from it. Never raises for bad data: that is refused and counted."""
         self.market.apply(event)
         swapped = type(event) not in _FLOW and self._account(event)
-        warm = self.halted or (bool(self.config.agents) and self._warm(event.stamp.at))
+        warm = self.halted or self._cancel_all or (bool(self.config.agents) and self._warm(event.stamp.at))
         due = self._due() if warm else ()
         if not warm or (not due and event.stamp.at < self._next_plan):
             return Effects(swapped=swapped) if swapped else NOTHING
@@ -109,6 +124,12 @@ class Engine:
             case Resume():
                 self.halted = self.flattening = False
                 self.risk.release()
+            case Reconciled(differences=differences):
+                self.risk.reconciled, self._next_plan = not differences, 0
+            case RiskRestored():
+                self.risk.restore(event.peak_equity, event.capital, event.drawdown, event.rung)
+            case CancelAll():
+                self._cancel_all, self._next_plan = True, 0
             case _:
                 pass
         return False
@@ -156,7 +177,8 @@ class Engine:
 
     def _decide(self, stamp: Stamp, due: tuple[str, ...], swapped: bool) -> Effects:
         self._next_plan = stamp.at + self._requote_ns
-        if self.halted:
+        if self.halted or self._cancel_all:
+            self._cancel_all = False
             return self._protect(stamp, swapped)
         symbols = tuple(s for s in self.symbols if s in self.ledger.instruments and self.market.mark(s) is not None)
         marks, equity = self._marks(), self._value()

@@ -7,7 +7,7 @@ rounded. The converters are built once, from the type hints; a new event type ne
 import types
 from base64 import b64decode, b64encode
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 from math import isfinite
@@ -90,6 +90,7 @@ def _record(kind: Any) -> tuple[Callable[[Any], list[object]], Callable[[Any], A
     decoders = [(number, pair[1]) for number, pair in enumerate(pairs) if pair[1] is not None]
     read: Callable[[Any], Any] = attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
     width = len(names)
+    defaults = [field.default for field in fields(kind)]
 
     def encode(value: Any) -> list[object]:
         row = list(read(value))
@@ -99,10 +100,12 @@ def _record(kind: Any) -> tuple[Callable[[Any], list[object]], Callable[[Any], A
 
     def decode(row: Any) -> Any:
         values = list(row)
-        if len(values) != width:
-            raise ValueError(f"{len(values)} fields instead of {width}")
+        given = len(values)
+        if given > width or MISSING in defaults[given:]:
+            raise ValueError(f"{given} fields instead of {width}")
         for number, convert in decoders:
-            values[number] = convert(values[number])
+            if number < given:  # a row of an older version lacks the fields that were added since: they take their defaults
+                values[number] = convert(values[number])
         return kind(*values)
 
     return encode, decode

@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 from agents.core.instruments import Currency, Instrument, Side, Symbol
-from agents.core.orders import OrderId, OrderState
+from agents.core.orders import OrderId, OrderState, Place
 
 
 class Stamp(NamedTuple):
@@ -182,6 +182,45 @@ class Adjustment:
 
 
 @dataclass(frozen=True, slots=True)
+class Adopted:
+    """An order of an earlier session of this account, which lives or whose fills are not all in. Only a start tells it.
+
+    `filled` is the part whose fills are in the carried position already; later fills add to it. `created` is its old stamp.
+    """
+
+    stamp: Stamp
+    place: Place
+    state: OrderState
+    venue_order_id: str
+    filled: Decimal
+    reported: Decimal
+    created: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """Ledger held against venue, after all that can be explained was told: what differs, as (currency, ledger, venue).
+
+    With nothing in it the account is clean; with anything only risk may be reduced.
+    """
+
+    stamp: Stamp
+    differences: tuple[tuple[Currency, Decimal, Decimal], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RiskRestored:
+    """The risk layer's memory of the earlier session: a restart is no way out of a drawdown. Equities in quote currency."""
+
+    stamp: Stamp
+    peak_equity: float
+    capital: float
+    drawdown: float
+    rung: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """The metronome: time passes even when nothing happens."""
 
@@ -234,6 +273,14 @@ class Flatten:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelAll:
+    """Operator: take every order away once; what is decided afterwards may place again."""
+
+    stamp: Stamp
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Reload:
     stamp: Stamp
     reason: str = ""
@@ -241,8 +288,9 @@ class Reload:
 
 MarketEvent = Quote | Trade | BookSnapshot | BookDelta | Bar | Funding
 """High-rate facts: they go to the tape. All others go to the journal."""
-Operator = Halt | Resume | Flatten | Reload
-Event = MarketEvent | FeedGap | Listing | OrderUpdate | Fill | Balance | Adjustment | Tick | Forecast | NewWeights | Operator
+Operator = Halt | Resume | Flatten | CancelAll | Reload
+Account = OrderUpdate | Fill | Balance | Adjustment | Adopted | Reconciled | RiskRestored
+Event = MarketEvent | FeedGap | Listing | Account | Tick | Forecast | NewWeights | Operator
 
 MARKET_EVENTS = (Quote, Trade, BookSnapshot, BookDelta, Bar, Funding)
 

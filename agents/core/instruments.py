@@ -46,6 +46,8 @@ class Instrument:
     taker_fee: Decimal = Decimal("0.001")
     amend: bool = False
     """Whether the exchange can replace a resting order in one atomic request."""
+    stop_orders: bool = False
+    """Whether a protective stop can rest on the exchange."""
 
     def round_price(self, price: Decimal, direction: str = "nearest") -> Decimal:
         """Nearest grid price; `direction` is down, up or nearest."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from agents.core.events import Adjustment, AdjustmentKind, Event, Fill, Listing, OrderUpdate, Stamp
+from agents.core.events import Adjustment, AdjustmentKind, Adopted, Event, Fill, Listing, OrderUpdate, Stamp
 from agents.core.instruments import ZERO, Currency, Instrument, Side, Symbol
 from agents.core.orders import NEXT, Amend, Cancel, Command, OrderId, OrderState, Place
 
@@ -99,6 +99,8 @@ class Ledger:
                 self._update(event)
             case Adjustment():
                 self._adjust(event)
+            case Adopted():
+                self._adopt(event)
             case Listing(instrument=instrument):
                 self.instruments[instrument.symbol] = instrument
             case _:
@@ -130,6 +132,17 @@ class Ledger:
         order = Order(place, OrderState.PENDING, "", ZERO, ZERO, stamp.at, stamp.at)
         self.orders[place.order_id] = order
         self._by_symbol[place.symbol][place.order_id] = order
+
+    def _adopt(self, event: Adopted) -> None:
+        """Take over an order of an earlier session as it stood; the fills in `filled` are in the carried position already."""
+        place = event.place
+        if place.order_id in self.orders:
+            self.anomalies["adopted_twice"] += 1
+            return
+        order = Order(place, event.state, event.venue_order_id, event.filled, event.reported, event.created, event.stamp.at)
+        self.orders[place.order_id] = order
+        if order.live or order.remaining:
+            self._by_symbol[place.symbol][place.order_id] = order
 
     def _fill(self, fill: Fill) -> None:
         if (fill.symbol, fill.trade_id) in self._seen_fills:

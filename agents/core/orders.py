@@ -71,6 +71,8 @@ class Place:
     reduce_only: bool = False
     shares: tuple[tuple[str, float], ...] = ()
     """Who this order is for: (agent, signed base quantity wished), for attribution."""
+    trigger_price: Decimal | None = None
+    """A protective stop: it sleeps until the last price reaches this one, then is a limit order at `price`, or a market order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,17 @@ def client_order_id(instance: str, epoch: int, decision: int, leg: int) -> Order
     `instance` is cut to eight characters; epoch counts the sessions of a state folder.
     """
     return OrderId(f"q-{instance[:8]}-{base36(epoch)}-{base36(decision)}-{base36(leg)}")
+
+
+def epoch_of(order_id: str) -> int | None:
+    """The session that made a client order id of ours; None where it is not one."""
+    parts = order_id.split("-")
+    if len(parts) != 5 or parts[0] != "q":
+        return None
+    try:
+        return int(parts[2], 36)
+    except ValueError:
+        return None
 
 
 def is_ours(order_id: str, instance: str) -> bool:

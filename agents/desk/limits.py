@@ -130,6 +130,11 @@ class RiskState:
             self.rung = reached
         return self.rung
 
+    def restore(self, peak_equity: float, capital: float, drawdown: float, rung: str) -> None:
+        """Go on from where an earlier session of this account left the ladder. What is not finite restores nothing."""
+        if isfinite(peak_equity) and isfinite(capital) and isfinite(drawdown) and rung in RUNGS:
+            self.peak_equity, self.capital, self.drawdown, self.rung = peak_equity, capital, drawdown, rung
+
     def _reached(self, limits: Limits) -> str:
         marks = (limits.drawdown_warn, limits.drawdown_stop, limits.drawdown_reduce, limits.drawdown_flatten)
         return RUNGS[sum(self.drawdown >= mark for mark in marks)]

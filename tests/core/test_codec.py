@@ -86,3 +86,12 @@ def test_fees_and_ids_keep_their_digits():
         Currency("B"), True,
     )  # fmt: skip
     assert repr(decode(json.loads(json.dumps(encode(fill))))) == repr(fill)
+
+
+def test_a_row_of_an_older_version_takes_the_defaults_of_what_was_added_since() -> None:
+    place = Place(OrderId("q-main-1-1-0"), Symbol("BTC/USDT"), Side.BUY, Decimal(1), Decimal(2), shares=(("long_term", 1.0),))
+    row = encode(place)
+    assert row[-1] is None
+    assert decode(row[:-1]) == place
+    with pytest.raises(DataError, match="4 fields"):
+        decode(row[:5])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agents.core.events import UNSTAMPED, Adjustment, AdjustmentKind, Fill, Listing, OrderUpdate, Stamp
+from agents.core.events import UNSTAMPED, Adjustment, AdjustmentKind, Adopted, Fill, Listing, OrderUpdate, Stamp
 from agents.core.instruments import Currency, Instrument, Side, Symbol
 from agents.core.ledger import Ledger
 from agents.core.orders import NEXT, Amend, Cancel, OrderId, OrderState, Place
@@ -159,3 +159,18 @@ def test_whatever_the_venue_says_states_only_move_along_the_table(moves: list[ob
                 assert order.filled == filled + move, "money always moves"
         assert order.state is before or order.state in NEXT[before]
         assert (order in book.live_orders()) == (order.live or order.remaining > 0)
+
+
+def test_an_adopted_order_counts_as_exposure_and_takes_only_the_fills_that_were_missing() -> None:
+    book = ledger()
+    book.apply(Adjustment(UNSTAMPED, Currency("BTC"), D("0.4"), AdjustmentKind.CARRIED, note="100"))
+    place = Place(OrderId("q-main-1-7-0"), BTC, Side.BUY, D(1), D(100))
+    book.apply(Adopted(Stamp(9), place, OrderState.PARTIAL, "77", D("0.4"), D("0.5"), 3))
+    assert book.working(BTC) == (D("0.6"), D(0))
+    book.apply(Fill(Stamp(10), BTC, 1, place.order_id, "t2", Side.BUY, D(100), D("0.6"), D(0), Currency("USDT"), True))
+    assert book.orders[place.order_id].state is OrderState.FILLED
+    assert book.position(BTC) == D(1)
+    assert book.live_orders() == []
+    book.apply(Adopted(Stamp(11), place, OrderState.PARTIAL, "77", D(0), D(0), 3))
+    assert book.anomalies["adopted_twice"] == 1
+    assert book.live_orders() == []
