@@ -44,7 +44,7 @@ PURE = (
 )
 FILES = "os pathlib mmap fcntl tempfile shutil io"
 NETWORKED = "aiohttp yarl multidict ssl socket urllib hmac secrets"
-SHELL = PURE + " asyncio gc importlib ipaddress logging platform resource signal stat sys time datetime difflib argparse " + FILES
+SHELL = PURE + " asyncio gc importlib ipaddress logging platform resource signal stat sys time datetime difflib argparse weakref " + FILES
 
 # What a floor may import from outside.
 FOREIGN = table(
@@ -62,7 +62,7 @@ FOREIGN = table(
     agents__environment=PURE + " numpy gymnasium pettingzoo",
     agents__system=PURE + " numpy torch gymnasium",
     agents__jobs=PURE + " numpy polars rich datetime " + FILES,
-    daemon=SHELL + " numpy orjson structlog pydantic pydantic_core pydantic_settings yaml typer rich sqlalchemy zstandard ctypes " + NETWORKED,
+    daemon=SHELL + " numpy orjson structlog pydantic pydantic_core pydantic_settings yaml typer rich sqlalchemy alembic sqlite3 zstandard ctypes " + NETWORKED,
     daemon__venues=SHELL + " ccxt orjson structlog numpy " + NETWORKED,
     daemon__publish=SHELL + " aiohttp prometheus_client orjson structlog",
     daemon__rehearsal=SHELL + " orjson structlog numpy " + NETWORKED,
