@@ -32,6 +32,8 @@ class ExchangeOrder:
     """Exact; `fee_paid` is its rounding up, so that rounding costs at most one grid step an order."""
     fee_paid: Decimal = ZERO
     reason: str = ""
+    asleep: bool = False
+    """A stop that the last price has not reached: it is open, but in no book."""
 
     @property
     def remaining(self) -> Decimal:

@@ -11,12 +11,13 @@ from decimal import Decimal
 
 from agents.core.errors import DataError
 from agents.core.events import Bar, BookDelta, BookSnapshot, Event, Fill, Listing, OrderUpdate, Quote, Stamp, Trade
-from agents.core.instruments import TIMEFRAMES, Currency, Instrument, Side, Symbol
+from agents.core.instruments import TIMEFRAMES, ZERO, Currency, Instrument, Side, Symbol
 from agents.core.orders import Amend, Cancel, Command, OrderId, OrderState, Place, TimeInForce
 from agents.market.account import Account, ExchangeOrder
 from agents.market.candles import candle_book, candle_prints
 from agents.market.frictions import CandleBook, Frictions
 from agents.market.matcher import Execution, Matcher
+from agents.market.triggers import Triggers
 
 Report = OrderUpdate | Fill
 Reports = list[Report]
@@ -43,6 +44,7 @@ class SimulatedExchange:
         self._open: dict[OrderId, ExchangeOrder] = {}
         self._done: list[OrderId] = []
         self._by_venue_id: dict[str, OrderId] = {}
+        self._triggers = Triggers()
         self._sent = self._placed = self._filled = 0
         self._inbound: list[tuple[int, int, Command]] = []
         self._outbound: list[tuple[int, int, Report]] = []
@@ -121,6 +123,8 @@ class SimulatedExchange:
                 executions = matcher.on_trade(event) if isinstance(event, Trade) else matcher.on_book(event)
                 if executions:
                     heard += self._tell(self._settle(executions, at), at)
+                if isinstance(event, Trade) and (woken := self._triggers.trade(event.symbol, event.price, event.time)):
+                    heard += self._tell([report for order in woken for report in self._work(order, at)], at)
             return heard + self.advance(at) if self._inbound or self._outbound else heard
         match event:
             case Bar():
@@ -174,6 +178,14 @@ class SimulatedExchange:
         if reason:
             return self._end(order, OrderState.REJECTED, now, reason)
         self._open[place.order_id] = order
+        if place.trigger_price is not None:
+            self._triggers.sleep(order)
+            return [self._update(order, now)]
+        return self._work(order, now)
+
+    def _work(self, order: ExchangeOrder, now: int) -> Reports:
+        """Lay an open order into the book: one that has just come, or a stop that was woken."""
+        place = order.place
         rest = place.time_in_force is TimeInForce.GTC and place.price is not None
         reports: Reports = [self._update(order, now)]
         placed = self._matchers[place.symbol].place(place.order_id, place.side, place.quantity, place.price, rest)
@@ -189,6 +201,10 @@ class SimulatedExchange:
         if (instrument := self.instruments.get(place.symbol)) is None:
             return "unknown_symbol"
         matcher, price = self._matchers[place.symbol], place.price
+        if place.trigger_price is not None:
+            if reason := self._stop_refusal(place, place.trigger_price, instrument):
+                return reason
+            price = place.trigger_price if price is None else price
         if price is None:
             price = matcher.best_ask if place.side is Side.BUY else matcher.best_bid
             if price is None:
@@ -204,12 +220,23 @@ class SimulatedExchange:
                 return "would_cross"
         return ""
 
+    def _stop_refusal(self, place: Place, trigger: Decimal, instrument: Instrument) -> str:
+        """What is asked of a stop besides: it sells, its trigger is on the grid and still below the last price (else the best bid)."""
+        if place.side is not Side.SELL:
+            return "stop_must_sell"
+        if not trigger.is_finite():
+            return "not_finite"
+        if trigger <= 0 or trigger % instrument.tick:
+            return "price_off_tick"
+        last = self._triggers.last(place.symbol) or self._matchers[place.symbol].best_bid
+        return "would_trigger" if last is not None and last <= trigger else ""
+
     def _lock(self, order: ExchangeOrder) -> str:
         place, instrument = order.place, self.instruments[order.place.symbol]
-        if place.price is None:
+        if place.price is None and place.trigger_price is None:
             quantity, notional = self._matchers[place.symbol].cost(place.side, place.quantity)
         else:
-            quantity, notional = place.quantity, place.price * place.quantity
+            quantity, notional = place.quantity, (place.price or ZERO) * place.quantity
         amount = self.account.reserve(instrument, place.side, quantity, notional)
         return "" if self.account.lock(instrument, order, amount) else "insufficient_balance"
 
@@ -220,6 +247,7 @@ class SimulatedExchange:
         if order.state.done:
             state = OrderState.CANCELED if order.state is OrderState.REJECTED else order.state
             return [OrderUpdate(Stamp(now), order_id, symbol, state, order.venue_order_id, order.filled, "already_done")]
+        self._triggers.forget(order)
         self._matchers[order.place.symbol].cancel(order_id)
         return self._end(order, OrderState.CANCELED, now, "")
 
@@ -231,7 +259,7 @@ class SimulatedExchange:
         if old is None or not alive:
             state, reason = OrderState.REJECTED, "amended_order_is_done"
             return [*reports, OrderUpdate(Stamp(now), amend.new_order_id, amend.symbol, state, reason=reason)]
-        place = replace(old.place, order_id=amend.new_order_id, quantity=amend.quantity, price=amend.price)
+        place = replace(old.place, order_id=amend.new_order_id, quantity=amend.quantity, price=amend.price, trigger_price=None)
         return reports + self._place(place, now)
 
     # -- bookkeeping -----------------------------------------------------------------------------------------------
@@ -300,7 +328,7 @@ class SimulatedExchange:
             return self.advance(at)
         self._frames[bar.symbol] = length
         heard: Reports = []
-        if self._inbound or matcher.busy:
+        if self._inbound or matcher.busy or self._triggers.waits(bar.symbol):
             instrument = self.instruments[bar.symbol]
             self._closed.pop(bar.symbol, None)
             self.time = max(self.time, bar.time)
@@ -309,7 +337,9 @@ class SimulatedExchange:
             heard += self.advance(at - 1)
             for trade in candle_prints(bar, instrument, model.participation):
                 self.time = max(self.time, trade.time)
+                heard += self._tell(self._trip(bar, trade, model, at), at)
                 heard += self._tell(self._settle(matcher.on_trade(trade), at), at)
+        self._triggers.note(bar.symbol, bar.close)
         self.time = max(self.time, bar.time + length)
         if matcher.busy:
             closing = self._closing_book(bar, model)
@@ -317,6 +347,18 @@ class SimulatedExchange:
         else:
             self._closed[bar.symbol] = bar
         return heard + self.advance(at) if self._inbound or self._outbound else heard
+
+    def _trip(self, bar: Bar, trade: Trade, model: CandleBook, at: int) -> Reports:
+        """Wake the stops that a candle's print reached. Prices between two prints are passed through: a stop meets the book around
+        its own trigger, but around the opening where the candle began below it."""
+        reports: Reports = []
+        for order in self._triggers.trade(bar.symbol, trade.price, trade.time):
+            trigger = order.place.trigger_price or trade.price
+            centre = min(trigger, trade.price) if trade.time == bar.time else trigger
+            passed = candle_book(bar.symbol, trade.time, centre, bar.volume, self.instruments[bar.symbol], model)
+            reports += self._settle(self._matchers[bar.symbol].on_book(passed), at)
+            reports += self._work(order, at)
+        return reports
 
     def _closing_book(self, bar: Bar, model: CandleBook) -> BookSnapshot:
         end = bar.time + TIMEFRAMES[bar.timeframe]

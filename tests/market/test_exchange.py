@@ -212,6 +212,99 @@ def test_finished_orders_are_forgotten_in_the_end() -> None:
     assert exchange.order(OrderId("0")) is None and exchange.order(OrderId(str(2 * KEEP_DONE))) is not None
 
 
+# -- stops -------------------------------------------------------------------------------------------------------------
+
+
+def stop(name: str, quantity: str, trigger: str, price: str | None = None, side: Side = SELL, **rest: object) -> Place:
+    return place(name, side, quantity, price, reduce_only=side is SELL, trigger_price=D(trigger), **rest)
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (stop("a", "1", "100"), "would_trigger"),
+        (stop("a", "1", "101"), "would_trigger"),
+        (stop("a", "1", "95.5"), "price_off_tick"),
+        (stop("a", "1", "NaN"), "not_finite"),
+        (stop("a", "1", "-5"), "price_off_tick"),
+        (stop("a", "1", "95", "94.5"), "price_off_tick"),
+        (stop("a", "0.2", "95"), "below_min_notional"),
+        (stop("a", "6", "95"), "insufficient_balance"),
+        (stop("a", "1", "95", side=BUY), "stop_must_sell"),
+        (stop("a", "1", "95", "94", post_only=True), "would_cross"),
+    ],
+)
+def test_stops_that_are_refused(command: Place, reason: str) -> None:
+    exchange = fresh()
+    exchange.on_market(trade(100, 1, BUY))
+    assert brief(exchange.submit(command, 5)) == [f"a rejected {reason}"]
+    assert exchange.balance(BTC) == (D(5), D(0))
+
+
+def test_before_the_first_trade_the_bid_says_whether_a_stop_would_trigger() -> None:
+    exchange = fresh()
+    assert brief(exchange.submit(stop("a", "1", "99"), 5)) == ["a rejected would_trigger"]
+    assert brief(exchange.submit(stop("b", "1", "98"), 5)) == ["b open"]
+
+
+def test_a_stop_sleeps_outside_the_book_and_locks_what_it_will_sell() -> None:
+    exchange = fresh()
+    exchange.submit(stop("a", "4", "95"), 5)
+    assert exchange.balance(BTC) == (D(1), D(4))
+    assert exchange.matcher(S).orders == []
+    order = exchange.order(OrderId("a"))
+    assert order is not None and order.asleep and order.state is OrderState.OPEN
+    assert brief(exchange.submit(place("b", SELL, "2", "110"), 6)) == ["b rejected insufficient_balance"]
+    assert exchange.on_market(book([(90, 5)], [(91, 5)], 7)) == [], "a book is no trade"
+    assert exchange.on_market(trade(96, 1, SELL, 8)) == []
+    assert exchange.on_market(trade(float("nan"), 1, SELL, 9)) == []
+    assert brief(exchange.submit(Cancel(OrderId("a"), S), 10)) == ["a canceled"]
+    assert exchange.balance(BTC) == (D(5), D(0))
+    assert exchange.on_market(trade(95, 1, SELL, 11)) == []
+
+
+def test_a_woken_market_stop_takes_what_is_there_and_the_rest_expires() -> None:
+    exchange = fresh()
+    exchange.submit(stop("a", "4", "97"), 5)
+    exchange.on_market(book([(96, 1), (95, 2)], [(98, 1)], 6))
+    heard = exchange.on_market(trade(97, 1, SELL, 7))
+    assert brief(heard) == ["a open", "a fill 1@96", "a partial", "a fill 2@95", "a partial", "a expired no_liquidity"]
+    assert exchange.balance(BTC) == (D(2), D(0))
+
+
+def test_a_woken_limit_stop_rests_at_its_limit() -> None:
+    exchange = fresh()
+    exchange.submit(stop("a", "4", "97", "96"), 5)
+    exchange.on_market(book([(96, 1), (95, 2)], [(98, 1)], 6))
+    assert brief(exchange.on_market(trade(96, 1, SELL, 7))) == ["a open", "a fill 1@96", "a partial"]
+    assert [(o.price, o.remaining) for o in exchange.matcher(S).orders] == [(D(96), D(3))]
+    assert brief(exchange.on_market(trade(97, 9, BUY, 8))) == ["a fill 3@96", "a filled"]
+
+
+def test_the_highest_trigger_is_reached_first() -> None:
+    exchange = fresh()
+    exchange.submit(stop("low", "1", "96"), 5)
+    exchange.submit(stop("high", "1", "97"), 5)
+    exchange.submit(stop("far", "1", "90"), 5)
+    heard = [r.order_id for r in exchange.on_market(trade(95, 1, SELL, 7))]
+    assert list(dict.fromkeys(heard)) == ["high", "low"]
+
+
+def test_a_print_from_before_a_stop_came_does_not_wake_it() -> None:
+    exchange = fresh()
+    exchange.on_market(trade(100, 1, BUY, 10))
+    exchange.submit(stop("a", "1", "97"), 11)
+    assert exchange.on_market(trade(96, 1, SELL, 9)) == []
+    assert brief(exchange.on_market(trade(96, 1, SELL, 12)))[0] == "a open"
+
+
+def test_a_woken_stop_never_trades_with_an_own_bid() -> None:
+    exchange = fresh()
+    exchange.submit(place("bid", BUY, "1", "100"), 5)
+    exchange.submit(stop("a", "1", "97"), 5)
+    assert brief(exchange.on_market(trade(97, D("0.1"), BUY, 7))) == ["a open", "bid expired self_trade_prevention", "a fill 1@99", "a filled"]
+
+
 # -- candles -----------------------------------------------------------------------------------------------------------
 
 HOUR = 3600 * NS
@@ -264,6 +357,21 @@ def test_without_volume_nothing_trades() -> None:
     assert brief(exchange.submit(place("a", BUY, "1", None), HOUR)) == ["a rejected no_liquidity"]
 
 
+def test_a_candle_that_falls_through_a_stop_sells_at_its_trigger_and_one_that_opens_below_at_the_opening() -> None:
+    exchange = with_candles()
+    exchange.on_market(bar(0, 100, 101, 99, 100))
+    exchange.submit(stop("a", "1", "95"), HOUR)
+    exchange.submit(stop("b", "1", "80"), HOUR)
+    assert brief(exchange.on_market(bar(1, 99, 102, 90, 93)))[:2] == ["a open", "a fill 1@94"]
+    assert brief(exchange.on_market(bar(2, 70, 75, 65, 66)))[:2] == ["b open", "b fill 1@69"]
+
+
+def test_the_last_price_of_a_candle_that_nobody_traded_in_counts() -> None:
+    exchange = with_candles()
+    exchange.on_market(bar(0, 100, 101, 99, 100))
+    assert brief(exchange.submit(stop("a", "1", "100"), HOUR)) == ["a rejected would_trigger"]
+
+
 @pytest.mark.parametrize("candles", [NoCandles(), CandleBook()])
 def test_bars_are_no_liquidity_where_a_book_is(candles: NoCandles | CandleBook) -> None:
     exchange = fresh(Frictions(candles=candles))
@@ -289,6 +397,7 @@ actions = st.lists(
             st.just("place"), st.sampled_from([BUY, SELL]), quantities, st.none() | st.integers(94, 106).map(D),
             st.sampled_from(["gtc", "ioc", "post"]),
         ),
+        st.tuples(st.just("stop"), quantities, st.none() | st.integers(94, 99).map(D), st.integers(94, 100).map(D)),
         st.tuples(st.just("cancel"), st.integers(0, 20)),
         st.tuples(st.just("amend"), st.integers(0, 20), quantities, st.integers(94, 106).map(D)),
         st.tuples(st.just("trade"), st.integers(94, 106), quantities, st.sampled_from([BUY, SELL])),
@@ -310,6 +419,9 @@ def live(exchange: SimulatedExchange, todo: list[tuple[Any, ...]], delayed: bool
                     OrderId(str(placed)), S, side, quantity, price,
                     time_in_force=IOC if how == "ioc" else TimeInForce.GTC, post_only=how == "post",
                 )  # fmt: skip
+                sent[placed], placed = command, placed + 1
+            case "stop", [quantity, price, trigger]:
+                command = stop(str(placed), str(quantity), str(trigger), None if price is None else str(price))
                 sent[placed], placed = command, placed + 1
             case "cancel", [number]:
                 command = Cancel(OrderId(str(number)), S)
