@@ -302,7 +302,7 @@ def test_a_woken_stop_never_trades_with_an_own_bid() -> None:
     exchange = fresh()
     exchange.submit(place("bid", BUY, "1", "100"), 5)
     exchange.submit(stop("a", "1", "97"), 5)
-    assert brief(exchange.on_market(trade(97, D("0.1"), BUY, 7))) == ["a open", "bid expired self_trade_prevention", "a fill 1@99", "a filled"]
+    assert brief(exchange.on_market(trade(97, 0.1, BUY, 7))) == ["a open", "bid expired self_trade_prevention", "a fill 1@99", "a filled"]
 
 
 # -- candles -----------------------------------------------------------------------------------------------------------
