@@ -167,7 +167,12 @@ class AdjustmentKind(Enum):
     FUNDING = "funding"
     CORRECTION = "correction"
     CARRIED = "carried"
-    """What an earlier session of this state folder left in our book; moves no balance. `note` is the average price."""
+    """What an earlier session of this state folder left in our book; moves no balance. `note` is the average price.
+
+    Negative takes out of the book, at its average price, what the account's owner has taken out of the account.
+    """
+    CARRIED_FEE = "carried_fee"
+    """A fee in a third currency that an earlier session paid: it still counts in equity; moves no balance."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,6 +229,10 @@ class Ledger:
                 if adjustment.currency != self.quote and adjustment.amount > 0:
                     price = Decimal(adjustment.note or "0")
                     self._holdings[symbol].buy(adjustment.amount, price * adjustment.amount)
+                elif adjustment.currency != self.quote:
+                    self._holdings[symbol].quantity += adjustment.amount
+            case AdjustmentKind.CARRIED_FEE:
+                self.foreign_fees[adjustment.currency] += adjustment.amount
             case _:
                 self.balances[adjustment.currency] += adjustment.amount
 
