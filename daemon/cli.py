@@ -307,7 +307,7 @@ def config_schema(as_json: Json = True) -> None:
 
 @app.command(rich_help_panel=_STEER)
 def halt(reason: Reason = "operator", state: State = None, config: Config = None, as_json: Json = False) -> None:
-    """Cancel every order and place none until resume; positions stay as they are."""
+    """Cancel every order and place none until resume, restarts included; positions stay, and so do stops that protect them."""
     _tell(_ask("halt", state, config, reason=reason), as_json)
 
 
@@ -321,6 +321,12 @@ def resume(reason: Reason = "operator", state: State = None, config: Config = No
 def flatten(reason: Reason = "operator", state: State = None, config: Config = None, as_json: Json = False) -> None:
     """Halt, cancel every order and sell what is held."""
     _tell(_ask("flatten", state, config, reason=reason), as_json)
+
+
+@app.command("cancel-all", rich_help_panel=_STEER)
+def cancel_all(reason: Reason = "operator", state: State = None, config: Config = None, as_json: Json = False) -> None:
+    """Cancel every order once, protective stops included; the agents go on and may place new ones."""
+    _tell(_ask("cancel-all", state, config, reason=reason), as_json)
 
 
 @app.command(rich_help_panel=_STEER)

@@ -9,9 +9,18 @@ from agents.core.orders import Command
 from agents.desk.decision import Effects
 from agents.engine import Engine
 from agents.market.observation import Experience
+from daemon.segments import RecordFailed
 
 BREATH = 64
 """Facts between two chances for the other tasks of the loop: a burst must not starve the readers."""
+
+
+class Unsent(Exception):
+    """The record failed: `commands` were decided and not sent, `error` says why."""
+
+    def __init__(self, commands: tuple[Command, ...], error: RecordFailed) -> None:
+        super().__init__(str(error))
+        self.commands, self.error = commands, error
 
 
 class Record(Protocol):
@@ -31,7 +40,7 @@ async def drive(
     teach: Callable[[Sequence[Experience]], None],
     tell: Callable[[Event, Effects], None],
 ) -> None:
-    """Run until `facts` ends. A command is sent only after its intent is durable.
+    """Run until `facts` ends. A command is sent only after its intent is durable; raises Unsent where that fails.
 
     `teach` takes experiences, `tell` mirrors outward; both return at once and cannot fail a decision.
     """
@@ -42,13 +51,14 @@ async def drive(
         effects = engine.step(event)
         if effects.decision is not None:
             record.decide(effects.decision.number, seq, event.stamp.at, effects.decision.record())
-        if effects.commands:
-            record.intend(seq, effects.commands)
-            record.commit(seq)
+        if effects.commands or isinstance(event, Tick):
+            try:
+                record.intend(seq, effects.commands)
+                record.commit(seq)
+            except RecordFailed as error:
+                raise Unsent(effects.commands, error) from error
             for command in effects.commands:
                 await send(command)
-        elif isinstance(event, Tick):
-            record.commit(seq)
         if effects.experiences:
             teach(effects.experiences)
         tell(event, effects)

@@ -1,11 +1,10 @@
 """One session at work: the tasks that run side by side, how they end, and the closing account. Knows no mode."""
 
 import asyncio
-import gc
 import signal
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,17 +12,17 @@ from typing import Any, Protocol
 import structlog
 
 from agents.core.errors import TradingError, Unreachable, VenueError
-from agents.core.events import UNSTAMPED, Adjustment, AdjustmentKind, Bar, Event, Flatten, Halt, Listing, Resume, Trade
+from agents.core.events import UNSTAMPED, Adjustment, AdjustmentKind, Bar, BookSnapshot, Event, Flatten, Halt, Listing, Trade
 from agents.core.instruments import Currency, Instrument, Symbol
-from agents.desk import safety
 from agents.desk.decision import Effects
 from agents.desk.limits import require_affordable
 from agents.engine import Engine
 from agents.market.observation import Experience
-from daemon import control
+from daemon import kill_path
 from daemon.door import Door
-from daemon.drive import drive
+from daemon.drive import Record, Unsent, drive
 from daemon.journal import Journal
+from daemon.latch import Latch
 from daemon.segments import RecordFailed
 from daemon.status import Status
 from daemon.venues.base import Venue
@@ -34,11 +33,8 @@ log = structlog.get_logger()
 TICK_S = 0.25
 SYNC_S = 1.0
 """A power loss costs at most this much of the market's flow."""
-SETTLED_S = 10.0
 SHOW_S = 0.5
 LEARNER_STOP_S = 10.0
-SETTLE_S = 20.0
-"""From the word to stop until open orders are cancelled and the last fills are in."""
 
 
 class Learner(Protocol):
@@ -55,8 +51,31 @@ class Account(Venue, Protocol):
     """A venue whose account can be asked."""
 
     async def balances(self) -> Mapping[Currency, Decimal]: ...
+    async def quote(self, symbol: Symbol) -> BookSnapshot | None: ...
     async def settle(self, timeout_s: float) -> bool: ...
     async def close(self) -> None: ...
+
+
+Background = Callable[[Callable[[], None]], Awaitable[None]]
+Watcher = Callable[[], Coroutine[Any, Any, None]]
+
+
+async def inline(work: Callable[[], None]) -> None:
+    """Do it here and now, for loops that have no threads beside them."""
+    work()
+
+
+def _no_emergency() -> Record:
+    raise RecordFailed("there is no emergency record")
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a session ends: what becomes of positions, and how long (real seconds) it may take from the word to stop."""
+
+    flatten: bool = False
+    timeout_s: float = 20.0
+    flatten_on_record_failure: bool = False
 
 
 @dataclass(slots=True)
@@ -70,9 +89,15 @@ class Parts:
     venue: Account
     learner: Learner
     status: Status
-    opening: Sequence[Adjustment]
-    watchers: Sequence[Callable[[], Coroutine[Any, Any, None]]]
+    latch: Latch
+    opening: Sequence[Event]
     stop: asyncio.Event
+    watchers: list[Watcher] = field(default_factory=list)
+    ending: Ending = Ending()
+    emergency: Callable[[], Record] = _no_emergency
+    """Opens the record that works when the disk is full."""
+    background: Background = inline
+    """Where slow file work goes."""
 
 
 async def run(parts: Parts, duration: float | None, show: Callable[[dict[str, Any]], None] | None) -> dict[str, Any]:
@@ -82,10 +107,9 @@ async def run(parts: Parts, duration: float | None, show: Callable[[dict[str, An
     """
     try:
         async with asyncio.TaskGroup() as group:
+            _open(parts)
             beside = [group.create_task(task) for task in _tasks(parts, show)]
             driver = group.create_task(_guarded_drive(parts))
-            for adjustment in parts.opening:
-                parts.door.push(adjustment)
             with suppress(TimeoutError):
                 async with asyncio.timeout(duration):
                     await parts.stop.wait()
@@ -104,14 +128,23 @@ async def run(parts: Parts, duration: float | None, show: Callable[[dict[str, An
     return summary
 
 
+def _open(parts: Parts) -> None:
+    """What the session begins with: what was recovered, and the operator's last word if it still stands."""
+    for event in parts.opening:
+        parts.door.push(event)
+    latched = parts.latch.read()
+    if latched.kind != "none":
+        log.warning("latched", kind=latched.kind, reason=latched.reason, mend="quartet resume")
+        parts.door.push((Flatten if latched.kind == "flatten" else Halt)(UNSTAMPED, f"latched: {latched.reason}"))
+
+
 def _tasks(parts: Parts, show: Callable[[dict[str, Any]], None] | None) -> list[Any]:
     tasks = [
         _pump(parts),
         parts.door.metronome(TICK_S),
         parts.learner.run(),
-        _sync(parts.journal),
-        _settle_memory(),
-        _control(parts),
+        _sync(parts),
+        kill_path.attend(parts.engine, parts.door, parts.venue, parts.latch),
         *(watcher() for watcher in parts.watchers),
     ]
     if show is not None:
@@ -136,7 +169,7 @@ async def _pump(parts: Parts) -> None:
 
 def _require_affordable(parts: Parts, instrument: Instrument, price: Decimal | None) -> None:
     """Before anything is decided: raises ConfigError for a symbol whose smallest order is above the position cap."""
-    capital = sum((a.amount for a in parts.opening if a.kind is AdjustmentKind.CAPITAL), Decimal(0))
+    capital = sum((a.amount for a in parts.opening if isinstance(a, Adjustment) and a.kind is AdjustmentKind.CAPITAL), Decimal(0))
     marks = {instrument.symbol: price} if price is not None else {}
     require_affordable({instrument.symbol: instrument}, marks, capital, parts.engine.config.limits)
 
@@ -148,36 +181,39 @@ async def _guarded_drive(parts: Parts) -> None:
             parts.status.ready = True
             log.info("ready", session=parts.journal.name)
 
+    engine, door = parts.engine, parts.door
     try:
-        await drive(parts.door.events(), parts.engine, parts.journal, parts.venue.send, parts.learner.offer, tell)
-    except RecordFailed as error:
-        log.error("record_failed", error=str(error))
-        await _protect(parts)
+        await drive(door.events(), engine, parts.journal, parts.venue.send, parts.learner.offer, tell)
+    except Unsent as failure:
+        log.error("record_failed", error=str(failure.error))
+        await kill_path.without_record(
+            engine, door, parts.venue, parts.latch, parts.emergency, failure.commands, sell=parts.ending.flatten_on_record_failure
+        )
+        raise failure.error from failure
+    except Exception:
+        await kill_path.without_engine(engine, parts.venue)
         raise
 
 
-async def _protect(parts: Parts) -> None:
-    """The record cannot be written: take every resting order away (cancels need no intent) and give the venue time to do it."""
-    for cancel in safety.cancel_all(parts.engine.ledger):
-        with suppress(VenueError):
-            await parts.venue.send(cancel)
-    with suppress(VenueError, TimeoutError):
-        await parts.venue.settle(5.0)
-
-
 async def _wind_down(parts: Parts) -> Mapping[Currency, Decimal] | None:
-    """Cancel what rests, take in the last fills, compare with the venue. None when the venue cannot be asked."""
-    engine, door = parts.engine, parts.door
-    door.push(Halt(UNSTAMPED, "the session ends"))
+    """Cancel what rests, sell what is held where that is wanted, take in the last fills, compare with the venue.
+
+    None when the venue cannot be asked.
+    """
+    engine, door, ending = parts.engine, parts.door, parts.ending
+    word = Flatten if ending.flatten or engine.flattening else Halt
+    door.push(word(UNSTAMPED, "the session ends"))
     with suppress(TimeoutError):
-        async with asyncio.timeout(SETTLE_S):
-            while door.depth or not engine.halted or engine.ledger.live_orders():
+        async with asyncio.timeout(ending.timeout_s):
+            while door.depth or not kill_path.settled(engine, flat=word is Flatten):
                 await asyncio.sleep(0.05)
-    if left := engine.ledger.live_orders():
-        log.error("orders_left", orders=[order.place.order_id for order in left])
+    if left := kill_path.unsettled(engine):
+        log.error("orders_left", orders=left)
+    if word is Flatten and (held := engine.ledger.symbols()):
+        log.warning("positions_left", symbols=held)
     try:
-        await parts.venue.settle(SETTLE_S)
-        async with asyncio.timeout(SETTLE_S):
+        await parts.venue.settle(ending.timeout_s)
+        async with asyncio.timeout(ending.timeout_s):
             while door.depth:
                 await asyncio.sleep(0.02)
         theirs = await parts.venue.balances()
@@ -187,50 +223,19 @@ async def _wind_down(parts: Parts) -> Mapping[Currency, Decimal] | None:
     return {found.currency: abs(found.amount) for found in differences(engine.ledger.balances, theirs)}
 
 
-async def _settle_memory() -> None:
-    """What start-up built stays for the session: the collector need not look through it again and again."""
-    gc.set_threshold(20_000, 20, 50)
-    await asyncio.sleep(SETTLED_S)
-    gc.freeze()
-
-
-async def _sync(journal: Journal) -> None:
+async def _sync(parts: Parts) -> None:
     while True:
         await asyncio.sleep(SYNC_S)
-        await asyncio.to_thread(journal.sync)
+        try:
+            await parts.background(parts.journal.sync)
+        except (RecordFailed, OSError) as error:  # the next commit meets it too, and knows what to do
+            log.error("tape_not_synced", error=str(error))
 
 
 async def _show(status: Status, show: Callable[[dict[str, Any]], None]) -> None:
     while True:
         show(status.snapshot())
         await asyncio.sleep(SHOW_S)
-
-
-async def _control(parts: Parts) -> None:
-    """Answer `quartet status | halt | resume | flatten | stop` until the session ends."""
-
-    def enter(event: Halt | Resume | Flatten) -> dict[str, Any]:
-        parts.door.push(event)
-        return {"accepted": type(event).__name__.lower()}
-
-    def halt(request: Mapping[str, Any]) -> dict[str, Any]:
-        return enter(Halt(UNSTAMPED, str(request.get("reason", "operator"))))
-
-    def resume(request: Mapping[str, Any]) -> dict[str, Any]:
-        return enter(Resume(UNSTAMPED, str(request.get("reason", "operator"))))
-
-    def flatten(request: Mapping[str, Any]) -> dict[str, Any]:
-        return enter(Flatten(UNSTAMPED, str(request.get("reason", "operator"))))
-
-    def stop(_: Mapping[str, Any]) -> dict[str, Any]:
-        parts.stop.set()
-        return {"accepted": "stop"}
-
-    answers: dict[str, control.Answer] = {
-        "status": lambda _: parts.status.snapshot(), "halt": halt, "resume": resume, "flatten": flatten, "stop": stop,
-    }  # fmt: skip
-    async with control.serve(parts.folder, answers):
-        await asyncio.Event().wait()
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -7,12 +7,14 @@
 """
 
 import asyncio
+import gc
 import platform
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +31,13 @@ from daemon.door import Door
 from daemon.errors import Unsafe
 from daemon.exchange_process import RehearsalExchange, rehearsal_exchange
 from daemon.journal import Journal
+from daemon.latch import Latch
 from daemon.learner import LearnerClient, NoLearner
+from daemon.operating import Operator
 from daemon.publish.http import Bounds, serve
 from daemon.recording import tape_feed
 from daemon.rehearsal.config import TEST_KEY, TEST_SECRET
-from daemon.running import Account, Learner, Parts, run, stop_on_signals
+from daemon.running import Account, Ending, Learner, Parts, run, stop_on_signals
 from daemon.segments import SegmentWriter
 from daemon.settings import Settings
 from daemon.state_folder import held
@@ -45,6 +49,9 @@ from daemon.venues.simulated import SimulatedVenue
 from daemon.wiring import engine_config, frictions, learner_options
 
 log = structlog.get_logger()
+
+SETTLED_S = 10.0
+"""After so long a session has built what it keeps."""
 
 
 async def trade(
@@ -167,9 +174,26 @@ async def _compose(settings: Settings, options: ExchangeOptions, server: Rehears
     status = Status(journal.name, labels, engine, door, lambda: learner.status)
     bounds = Bounds(settings.http.max_data_age_s, settings.http.max_decision_age_s)
     await stack.enter_async_context(serve(status.snapshot, bounds, settings.http.host, settings.http.port))
-    stop = asyncio.Event()
+    stop, latch = asyncio.Event(), Latch(folder)
+    operator = Operator(door, latch, status, stop)
     log.info("session", session=journal.name, **labels, symbols=list(symbols), state=str(folder))
-    return Parts(folder, door, engine, journal, venue, learner, status, adjustments, [_ending(server, stop)], stop)
+    return Parts(
+        folder, door, engine, journal, venue, learner, status, latch, adjustments, stop,
+        watchers=[_ending(server, stop), _settle_memory, partial(operator.listen, folder)],
+        ending=_how_to_end(settings), background=asyncio.to_thread,
+    )  # fmt: skip
+
+
+def _how_to_end(settings: Settings) -> Ending:
+    safety = settings.safety
+    return Ending(safety.on_stop == "flatten", safety.stop_timeout_s, safety.on_record_failure == "flatten")
+
+
+async def _settle_memory() -> None:
+    """What start-up built stays for the session: the collector need not look through it again and again."""
+    gc.set_threshold(20_000, 20, 50)
+    await asyncio.sleep(SETTLED_S)
+    gc.freeze()
 
 
 async def _venue(settings: Settings, options: ExchangeOptions, server: RehearsalExchange | None, feed: CcxtFeed,

@@ -155,6 +155,23 @@ class Risk(Section):
         return self
 
 
+class Safety(Section):
+    """What protects the account when something else has failed."""
+
+    on_stop: Literal["keep", "flatten"] = Field("keep", description="What becomes of positions when the session ends: kept, or sold.")
+    stop_timeout_s: Positive = Field(20.0, le=600, description="From the word to stop until orders are gone and positions sold where wanted.")
+    on_record_failure: Literal["cancel", "flatten"] = Field(
+        "cancel", description="What is done when the disk takes no more: every order is cancelled; or everything is sold besides."
+    )
+    watchdog_s: float = Field(
+        15.0, ge=0, le=600, description="Without progress for so long a process beside the daemon cancels its orders; 0 means no such process."
+    )
+    dead_man_s: float = Field(
+        60.0, ge=0, le=3600, description="The exchange itself cancels our orders when it has not heard of us for so long, where it can; 0: never."
+    )
+    reconcile_s: Positive = Field(10.0, description="Seconds between two comparisons of the ledger with the exchange's balances.")
+
+
 class ReinforcementLearning(Section):
     """How the four agents learn, in a process of their own."""
 
@@ -284,6 +301,7 @@ class Settings(BaseSettings):
     exchange: Exchange = Field(Exchange(), description="Which market we trade on, and how it is reached.")
     capital: Capital = Field(Capital(), description="How much money this instance may use.")
     risk: Risk = Field(Risk(), description="Hard limits.")
+    safety: Safety = Field(Safety(), description="What protects the account when something else has failed.")
     agents: Agents = Field(Agents(), description="Which agents speak.")
     reinforcement_learning: ReinforcementLearning = Field(ReinforcementLearning(), description="How the agents learn.")
     paper: Paper = Field(Paper(), description="How simulated fills are made.")

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
+import structlog
+
 from agents.core.events import Event, Fill, NewWeights, OrderUpdate
 from agents.core.instruments import NS, Currency
 from agents.core.orders import OrderState, Place
@@ -12,6 +14,8 @@ from agents.desk.decision import Effects
 from agents.desk.wishes import ORDER
 from agents.engine import Engine
 from daemon.door import Door
+
+log = structlog.get_logger()
 
 
 class Status:
@@ -28,6 +32,9 @@ class Status:
         self._bound: list[dict[str, Any]] = []
         self.ready = False
         self.rebuilds: Callable[[], int] = lambda: 0
+        self.details: dict[str, Callable[[], Mapping[str, Any]]] = {}
+        """Further rooms that describe themselves, by name."""
+        self.notes: dict[str, str] = {}
 
     def tell(self, event: Event, effects: Effects) -> None:
         """Take note of one fact and of what the engine made of it."""
@@ -47,6 +54,11 @@ class Status:
             self.refused.update(refusal.reason for refusal in decision.refusals)
             self._bound = [{"name": b.name, "symbol": b.symbol, "price": b.price} for b in decision.bound]
 
+    def note(self, name: str, text: str) -> None:
+        """Remember a trouble that must be seen."""
+        self.notes[name] = text
+        log.error(name, error=text)
+
     def snapshot(self) -> dict[str, Any]:
         """Plain JSON values; ages in seconds, money in quote currency, quantities as decimal strings."""
         engine, now = self._engine, self._door.now()
@@ -64,7 +76,11 @@ class Status:
             "inbox_depth": self._door.depth,
             "coalesced": self._door.coalesced,
             "halted": engine.halted,
+            "flattening": engine.flattening,
+            "reconciled": engine.risk.reconciled,
             "ready": self.ready,
+            "notes": dict(self.notes),
+            **{name: dict(describe()) for name, describe in self.details.items()},
             "equity": equity,
             "peak_equity": engine.risk.peak_equity,
             "drawdown": engine.risk.drawdown,

@@ -10,8 +10,8 @@ import structlog
 from ccxt.base.errors import BaseError, NotSupported
 
 from agents.core.errors import DataError, Throttled, Unreachable
-from agents.core.events import UNSTAMPED, Balance, Event
-from agents.core.instruments import Currency
+from agents.core.events import UNSTAMPED, Balance, BookSnapshot, Event
+from agents.core.instruments import Currency, Symbol
 from agents.core.orders import Amend, Cancel, Command, Place
 from daemon.venues import markets
 from daemon.venues.base import Outbox, pumped
@@ -19,11 +19,13 @@ from daemon.venues.client import Exchange, ExchangeOptions, build_client, close_
 from daemon.venues.feed import CcxtFeed
 from daemon.venues.orders import OrderDesk, refused_key
 from daemon.venues.outcomes import bad_key
-from daemon.venues.parse import parse_balances
+from daemon.venues.parse import Levels, parse_balances, parse_book
 from daemon.venues.readers import LostStream, watched
 from daemon.venues.throttle import Backoff, Throttle
 
 log = structlog.get_logger(__name__)
+
+QUOTE_DEPTH = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,18 @@ class CcxtVenue:
     async def balances(self) -> dict[Currency, Decimal]:
         """Total of every currency in the account; raises Unreachable."""
         return {currency: total for currency, (total, _) in (await self._fetch_balances()).items()}
+
+    async def quote(self, symbol: Symbol) -> BookSnapshot | None:
+        """The venue's own prices of a symbol, asked for at once; None where it shows none. Raises Unreachable."""
+        exchange, _ = await self.open()
+        depth = QUOTE_DEPTH if exchange.id.startswith("binance") else None
+        try:
+            raw = await self._throttle.call(exchange, lambda: exchange.fetch_order_book(symbol, depth), urgent=True)
+            return parse_book(raw, symbol, QUOTE_DEPTH, self._feed.market_time or self._clock(), Levels())
+        except DataError:
+            return None
+        except (BaseError, TimeoutError, Throttled) as error:
+            raise Unreachable(f"{exchange.id} tells no price of {symbol}: {type(error).__name__} {error}"[:400]) from error
 
     async def open(self) -> tuple[Exchange, OrderDesk]:
         """Connect the account once: markets, our strays cancelled, trades of the past set aside."""

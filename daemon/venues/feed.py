@@ -93,6 +93,11 @@ class CcxtFeed:
         self._reload.set()
 
     @property
+    def market_time(self) -> int:
+        """The newest exchange time heard, ns UTC; 0 before the first."""
+        return self._intake.market_time
+
+    @property
     def status(self) -> dict[str, Any]:
         """For the session's view: silent symbols, rebuilds, what was refused and why."""
         now = asyncio.get_running_loop().time()

@@ -53,6 +53,9 @@ class SimulatedVenue:
         """Total of every currency in the simulated account."""
         return self._exchange.balances()
 
+    async def quote(self, symbol: Symbol) -> None:
+        """Nothing: simulated fills come from the feed's own prices, and no other would sell anything here."""
+
     async def settle(self, timeout_s: float) -> bool:
         """Wait until nothing is on its way any more; False when time is up first."""
         try:
