@@ -1,4 +1,4 @@
-"""What an answer, an error or a silence says about an order that was sent. Pure; `docs` and tests walk the same table.
+"""What an answer, an error or a silence says about an order that was sent. Pure; docs/outcomes.md is the same in words.
 
 A network error is never evidence that an order does not exist: whatever is not known to be a refusal is UNKNOWN.
 """
@@ -11,20 +11,25 @@ from ccxt.base.errors import (
     ArgumentsRequired,
     AuthenticationError,
     BadRequest,
-    BadResponse,
     BaseError,
+    ChecksumError,
     DDoSProtection,
     DuplicateOrderId,
     InsufficientFunds,
     InvalidNonce,
     InvalidOrder,
-    NetworkError,
+    InvalidProxySettings,
+    NoChange,
     NotSupported,
     OperationRejected,
+    OrderImmediatelyFillable,
+    OrderNotCached,
     OrderNotFound,
+    PermissionDenied,
     RateLimitExceeded,
 )
 
+from agents.core.errors import Throttled, VenueError
 from daemon.venues.parse import OrderView
 
 
@@ -52,15 +57,27 @@ class Verdict:
     """A filter refused what our copy of the listing allows: the listing may have changed."""
 
 
-_CODE = re.compile(r'"code":\s*(-?\d+)')
+class NotSent(VenueError):
+    """The request failed before anything left this machine; its cause tells why."""
+
+
+class Unsettled(VenueError):
+    """The request that could place the order was answered, and a later one of the same call failed: the order may exist."""
+
+
+_CODE = re.compile(r'"code":\s*"?(-?\d+)')
+_STATUS = re.compile(r"(?:^| )(418|429) ")
 _REFUSED_CODES = {
     -1003: "throttled", -1008: "overloaded", -1013: "filter", -1015: "throttled", -1021: "clock", -1022: "signature",
-    -2010: "refused", -2011: "refused", -2014: "bad_key", -2015: "bad_key",
+    -2010: "refused",
 }  # fmt: skip
 """Binance's codes that say that nothing was accepted. Its -11xx (malformed request) are refusals too."""
-_UNKNOWN_CODES = frozenset({-1000, -1001, -1006, -1007})
-"""Codes by which Binance says that it does not know itself."""
+_UNKNOWN_CODES = frozenset({-1000, -1001, -1006, -1007, -2011, -2013})
+"""Codes by which Binance says that it does not know itself, or that are no answer to a new order."""
+_BAD_KEY_CODES = frozenset({-2014, -2015})
 _FILTERS = ("-1013", "Filter failure", "LOT_SIZE", "PRICE_FILTER", "NOTIONAL")
+_SEEN_BEFORE = re.compile(r"duplicat|already (exist|been used)", re.IGNORECASE)
+_ABOUT_AN_ORDER = re.compile(r"order|client|oid", re.IGNORECASE)
 
 
 def code_of(error: BaseException) -> int | None:
@@ -70,16 +87,32 @@ def code_of(error: BaseException) -> int | None:
 
 
 def bad_key(error: BaseException) -> bool:
-    """Whether the exchange refuses our key. ccxt raises Binance's -2015 as DDoSProtection once the key has worked."""
-    return code_of(error) in (-2014, -2015) or isinstance(error, AuthenticationError)
+    """Whether the exchange refuses our key. ccxt raises Binance's -2015 as DDoSProtection once the key has worked.
+
+    A symbol that this account may not trade is a matter of that order, though ccxt calls it PermissionDenied too.
+    """
+    if isinstance(error, PermissionDenied) and re.search(r"symbol|market", str(error), re.IGNORECASE):
+        return False
+    return code_of(error) in _BAD_KEY_CODES or isinstance(error, AuthenticationError)
+
+
+def off_clock(error: BaseException) -> bool:
+    """Whether the exchange refuses the time that we signed with."""
+    if isinstance(error, ChecksumError):
+        return False
+    return isinstance(error, InvalidNonce) or code_of(error) == -1021
 
 
 def judge_error(error: BaseException) -> Verdict:
     """The verdict on an exception that came out of a create call, ours (time-out) or ccxt's or a bug's."""
     text, code = str(error), code_of(error)
+    if isinstance(error, NotSent):
+        return Verdict(Outcome.REJECTED, "throttled" if isinstance(error.__cause__, Throttled) else "not_sent")
+    if isinstance(error, Throttled):
+        return Verdict(Outcome.REJECTED, "throttled")
     if bad_key(error):
         return Verdict(Outcome.FATAL, "bad_key")
-    if isinstance(error, DuplicateOrderId) or "uplicate order" in text or "uplicate client" in text:
+    if isinstance(error, DuplicateOrderId) or _duplicate(text):
         return Verdict(Outcome.UNKNOWN, "duplicate", duplicate=True)
     if code in _UNKNOWN_CODES:
         return Verdict(Outcome.UNKNOWN, f"code{code}")
@@ -91,21 +124,28 @@ def judge_error(error: BaseException) -> Verdict:
 
 
 def _by_class(error: BaseException, text: str) -> Verdict:
+    name = type(error).__name__
     match error:
         case InsufficientFunds():
             return Verdict(Outcome.REJECTED, "insufficient_balance")
-        case DDoSProtection() | RateLimitExceeded():
+        case RateLimitExceeded():
             return Verdict(Outcome.REJECTED, "throttled")
+        case DDoSProtection() if _STATUS.search(text):
+            return Verdict(Outcome.REJECTED, "throttled")
+        case PermissionDenied():
+            return Verdict(Outcome.REJECTED, "not_permitted")
+        case ChecksumError() | OrderNotFound() | OrderNotCached() | NoChange():
+            return Verdict(Outcome.UNKNOWN, name)  # no answer to a new order: nobody knows what it means
         case InvalidNonce():
             return Verdict(Outcome.REJECTED, "clock")
-        case NetworkError() | BadResponse() | OrderNotFound():
-            return Verdict(Outcome.UNKNOWN, type(error).__name__)
-        case InvalidOrder() | BadRequest() | ArgumentsRequired() | NotSupported() | OperationRejected():
+        case OrderImmediatelyFillable():
+            return Verdict(Outcome.REJECTED, "would_trigger" if "trigger" in text.lower() else "would_cross")
+        case InvalidOrder() | BadRequest() | ArgumentsRequired() | NotSupported() | OperationRejected() | InvalidProxySettings():
             reload = any(word in text for word in _FILTERS)
-            return Verdict(Outcome.REJECTED, _would_cross(text) or _funds(text) or type(error).__name__, reload=reload)
-        case BaseError():
-            return Verdict(Outcome.UNKNOWN, type(error).__name__)
-    return Verdict(Outcome.UNKNOWN, "timeout" if isinstance(error, TimeoutError) else type(error).__name__)
+            return Verdict(Outcome.REJECTED, _would_cross(text) or _funds(text) or name, reload=reload)
+        case BaseError() | VenueError():
+            return Verdict(Outcome.UNKNOWN, name)
+    return Verdict(Outcome.UNKNOWN, "timeout" if isinstance(error, TimeoutError) else name)
 
 
 def judge_answer(view: OrderView, order_id: str) -> Verdict:
@@ -120,7 +160,11 @@ def judge_answer(view: OrderView, order_id: str) -> Verdict:
 
 
 def _would_cross(text: str) -> str | None:
-    return "would_cross" if "immediately match" in text or "post only" in text.lower() or "OrderImmediatelyFillable" in text else None
+    return "would_cross" if "immediately match" in text or "post only" in text.lower() else None
+
+
+def _duplicate(text: str) -> bool:
+    return bool(_SEEN_BEFORE.search(text) and _ABOUT_AN_ORDER.search(text))
 
 
 def _funds(text: str) -> str | None:
