@@ -12,10 +12,12 @@ from agents.core.events import (
     Adjustment,
     CancelAll,
     Event,
+    FeedGap,
     Fill,
     Flatten,
     Halt,
     NewWeights,
+    OrderUpdate,
     Reconciled,
     Resume,
     RiskRestored,
@@ -24,7 +26,7 @@ from agents.core.events import (
 )
 from agents.core.instruments import NS, Currency, Symbol
 from agents.core.ledger import Ledger
-from agents.core.orders import Command
+from agents.core.orders import Command, OrderState
 from agents.desk import safety
 from agents.desk.attribution import Attribution
 from agents.desk.coordinator import coordinate
@@ -34,12 +36,12 @@ from agents.desk.long_term import LongTerm, LongTermParams
 from agents.desk.market_making import MarketMaking, MarketMakingParams
 from agents.desk.planner import plan
 from agents.desk.projection import SafeTarget, project
-from agents.desk.rewards import CADENCES_NS, RewardBook, RewardParams
+from agents.desk.rewards import CADENCES_NS, NO_FAULTS, RewardBook, RewardParams
 from agents.desk.risk import Risk, RiskParams
 from agents.desk.sheet import PlanContext, PlanMemory
 from agents.desk.short_term import ShortTerm, ShortTermParams
 from agents.desk.stops import Stops
-from agents.desk.wishes import LONG_TERM, MARKET_MAKING, ORDER, RISK, SHORT_TERM, LongTermWish, StandingWishes, Wish
+from agents.desk.wishes import LONG_TERM, MARKET_MAKING, ORDER, PORTFOLIO, RISK, SHORT_TERM, LongTermWish, StandingWishes, Wish
 from agents.market.observation import ACTION_SIZES, SPEC_HASH, STATE_SIZES, Context, Experience, Observation, observe
 from agents.market.state import MarketState
 from agents.serving.actors import Actors
@@ -126,6 +128,12 @@ class Engine:
                 self.risk.release()
             case Reconciled(differences=differences):
                 self.risk.reconciled, self._next_plan = not differences, 0
+                if differences:
+                    self.rewards.fault()
+            case FeedGap():
+                self.rewards.fault(event.symbol)
+            case OrderUpdate(state=OrderState.UNKNOWN) | OrderUpdate(state=OrderState.REJECTED, reason="throttled"):
+                self.rewards.fault(event.symbol)
             case RiskRestored():
                 self.risk.restore(event.peak_equity, event.capital, event.drawdown, event.rung)
             case CancelAll():
@@ -248,6 +256,7 @@ class Engine:
     ) -> tuple[dict[str, Observation], tuple[Wish, ...], tuple[Experience, ...]]:
         """Each due agent looks, acts and wishes, in order; later ones see the wishes of earlier ones."""
         observations: dict[str, Observation] = {}
+        faults = self._faults(symbols) if due else NO_FAULTS
         wishes: list[Wish] = []
         experiences: list[Experience] = []
         for agent in due:
@@ -266,10 +275,16 @@ class Engine:
             experiences += self.rewards.on_decision(
                 agent, seen, actions, wanted, ledger=self.ledger, attribution=self.attribution, symbols=symbols, marks=marks,
                 equity=equity, drawdown=self.risk.drawdown, version=self.weights_version,
+                faults=faults,
             )  # fmt: skip
             observations[agent] = seen
             wishes += wanted
         return observations, tuple(wishes), tuple(experiences)
+
+    def _faults(self, symbols: tuple[Symbol, ...]) -> frozenset[Symbol]:
+        """Where what is seen now cannot be believed: symbols whose data is in trouble, PORTFOLIO while the account is unreconciled."""
+        account = () if self.risk.reconciled else (PORTFOLIO,)
+        return self.risk.unreconciled.union((s for s in symbols if self.market.trouble(s)), account)
 
     def _act(self, agent: str, matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         if self.config.exploration > 0:

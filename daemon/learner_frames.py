@@ -75,7 +75,7 @@ def pack_experiences(experiences: Sequence[Experience]) -> bytes:
 
 def _pack_rows(agent: str, rows: Sequence[Experience]) -> bytes:
     marks = np.array([(row.time, row.version) for row in rows], np.int64)
-    scalars = np.array([(row.reward, row.done, row.elapsed) for row in rows], np.float32)
+    scalars = np.array([(row.reward, row.done, row.elapsed, row.quarantined) for row in rows], np.float32)
     state, action, following = (
         np.asarray([getattr(row, name) for row in rows], np.float32) for name in ("state", "action", "next_state")
     )
@@ -84,10 +84,10 @@ def _pack_rows(agent: str, rows: Sequence[Experience]) -> bytes:
 
 
 def unpack_experiences(frame: Frame) -> tuple[str, Columns]:
-    """The agent, and (state, action, reward, next_state, done, elapsed, time, version). Raises DataError when sizes disagree."""
+    """The agent, and the columns in the order of `ReplayBuffer.add`. Raises DataError when sizes disagree."""
     try:
         agent, rows, state, action = (frame.header[name] for name in ("agent", "rows", "state", "action"))
-        shapes = [(rows, 2), (rows, state), (rows, action), (rows, state), (rows, 3)]
+        shapes = [(rows, 2), (rows, state), (rows, action), (rows, state), (rows, 4)]
         sizes = [one * two * (8 if at == 0 else 4) for at, (one, two) in enumerate(shapes)]
         whole = all(type(number) is int and number > 0 for number in (rows, state, action))
         if not whole or sum(sizes) != len(frame.body):
@@ -100,4 +100,4 @@ def unpack_experiences(frame: Frame) -> tuple[str, Columns]:
         parts.append(np.frombuffer(frame.body, kind, shape[0] * shape[1], offset).reshape(shape))
         offset += size
     marks, states, actions, following, scalars = parts
-    return str(agent), (states, actions, scalars[:, 0], following, scalars[:, 1], scalars[:, 2], marks[:, 0], marks[:, 1])
+    return str(agent), (states, actions, scalars[:, 0], following, scalars[:, 1], scalars[:, 2], marks[:, 0], marks[:, 1], scalars[:, 3])

@@ -4,7 +4,7 @@ Rewards are fractions of equity over `sigma_target sqrt(dt)`, so that an hour an
 by their running return scale and multiplied by `reward_scale`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 
 CADENCES_NS = {LONG_TERM: 3600 * NS, SHORT_TERM: 60 * NS, MARKET_MAKING: 5 * NS, RISK: 60 * NS}
 SECONDS_PER_YEAR = 365.0 * 86_400.0
+NO_FAULTS: frozenset[Symbol] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +185,8 @@ class RewardBook:
         self.scales = {agent: RunningScale(params.gamma) for agent in ORDER}
         self._cadences = dict(cadences_ns)
         self._rows: dict[str, _Row] = {}
+        self._faults: dict[str, set[Symbol]] = {}
+        """By agent the symbols that saw a fault since its last decision; PORTFOLIO stands for all of them."""
         self._covariances: dict[tuple[str, tuple[Symbol, ...]], Covariance] = {}
         self.dropped = 0
         """Decisions whose consequence could not be judged: too long ago, no mark, nothing finite."""
@@ -202,15 +205,17 @@ class RewardBook:
         equity: Decimal,
         drawdown: float = 0.0,
         version: int = 0,
+        faults: Set[Symbol] = NO_FAULTS,
     ) -> list[Experience]:
         """Judge the agent's previous decision, remember this one.
 
         `wishes` are this decision's, in row order; `symbols` are those traded (the risk agent's portfolio). A symbol without a mark
-        gets no row, nor does one that is no longer observed. Returns one Experience per symbol of the previous decision (one with symbol None for risk); empty the first time.
+        gets no row, nor does one that is no longer observed. `faults` are the symbols in trouble now, PORTFOLIO for the account: a row
+        that saw one at either of its decisions or in between is quarantined, and the portfolio's row by a fault of any symbol. Returns one Experience per symbol of the previous decision (one with symbol None for risk); empty the first time.
         """
         rows = tuple(symbols) if agent == RISK else observation.symbols
         accounts = _accounts(agent, rows, ledger, attribution, marks, float(equity))
-        previous = self._rows.pop(agent, None)
+        previous, seen = self._rows.pop(agent, None), self._faults.pop(agent, set()) | faults
         results: list[Experience] = []
         followed = np.zeros(len(rows))
         if previous is not None:
@@ -218,11 +223,12 @@ class RewardBook:
             after = accounts if held == rows else _accounts(agent, held, ledger, attribution, marks, float(equity))
             elapsed = (observation.time - previous.observation.time) / self._cadences[agent]
             if 0.0 < elapsed <= self.params.elapsed_cap and previous.accounts.equity > 0.0:
-                results = self._complete(agent, previous, observation, after, elapsed, drawdown)
+                results = self._complete(agent, previous, observation, after, elapsed, drawdown, seen)
                 traded = dict(zip(held, (after.quantity - previous.accounts.quantity).tolist(), strict=True))
                 followed = np.array([traded.get(symbol, 0.0) for symbol in rows])
             else:
                 self.dropped += 1
+        self._faults[agent] = set(faults)
         wished = np.array([_wished(wish) for wish in wishes], dtype=np.float64)
         self._rows[agent] = _Row(observation, np.array(actions, dtype=np.float32), version, wished, accounts, followed)
         return results
@@ -230,9 +236,16 @@ class RewardBook:
     def forget(self) -> None:
         """Drop all unjudged decisions: what follows (a halt, a flatten, a gap) is not their consequence."""
         self._rows.clear()
+        self._faults.clear()
+
+    def fault(self, symbol: Symbol = PORTFOLIO) -> None:
+        """What waits for its consequence saw a fault of `symbol` (a gap in its feed, an order that the venue would not take) or,
+        without one, of the whole account (it disagrees with the venue)."""
+        for agent in self._rows:
+            self._faults[agent].add(symbol)
 
     def _complete(
-        self, agent: str, row: _Row, observation: Observation, after: _Accounts, elapsed: float, drawdown: float
+        self, agent: str, row: _Row, observation: Observation, after: _Accounts, elapsed: float, drawdown: float, faults: Set[Symbol]
     ) -> list[Experience]:
         before = row.accounts
         years = (observation.time - row.observation.time) / NS / SECONDS_PER_YEAR
@@ -249,7 +262,7 @@ class RewardBook:
             rewards = judge(row, after, book, covariance, years)
             rewards = rewards - self.functions.alias(after.quantity * after.marks / before.equity, row.wished)
         covariance.update(returns, years)
-        return self._experiences(agent, row, observation, np.where(usable, rewards, np.nan), elapsed)
+        return self._experiences(agent, row, observation, np.where(usable, rewards, np.nan), elapsed, faults)
 
     def _directional(self, row: _Row, after: _Accounts, book: Array, covariance: Covariance, years: float) -> Array:
         before = row.accounts
@@ -267,7 +280,7 @@ class RewardBook:
         return self.functions.spread_capture((filled + markout) / before.equity, inventory, variance, years)
 
     def _experiences(
-        self, agent: str, row: _Row, observation: Observation, rewards: Array, elapsed: float
+        self, agent: str, row: _Row, observation: Observation, rewards: Array, elapsed: float, faults: Set[Symbol]
     ) -> list[Experience]:
         scale, results = self.scales[agent], list[Experience]()
         symbols = (PORTFOLIO,) if agent == RISK else row.observation.symbols
@@ -276,13 +289,16 @@ class RewardBook:
             if symbol not in next_rows or not np.isfinite(reward):
                 self.dropped += 1
                 continue
-            scale.update(symbol, reward, elapsed)
+            quarantined = symbol in faults or PORTFOLIO in faults or (agent == RISK and bool(faults))
+            if not quarantined:
+                scale.update(symbol, reward, elapsed)
             scaled = self.params.reward_scale * min(max(reward / scale.value, -self.params.clip), self.params.clip)
             results.append(
                 Experience(
                     agent=agent, symbol=symbol or None, time=row.observation.time,
                     state=row.observation.matrix[i], action=row.actions[i], reward=scaled,
                     next_state=observation.matrix[next_rows[symbol]], done=False, elapsed=elapsed, version=row.version,
+                    quarantined=quarantined,
                 )
             )  # fmt: skip
         return results

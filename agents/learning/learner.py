@@ -144,7 +144,7 @@ class Learner:
         return sum(ring.committed for ring in self.rings.values())
 
     def add(self, agent: str, *columns: Any) -> int:
-        """Append transitions: state, action, reward, next_state, done, elapsed, time, version, as `ReplayBuffer.add` takes them.
+        """Append transitions: state, action, reward, next_state, done, elapsed, time, version, quarantined, as `ReplayBuffer.add` takes them.
 
         Raises SpecMismatch (unknown agent, wrong shape), NotFinite, OSError (disk full); then nothing was added.
         """

@@ -54,6 +54,7 @@ class Experience:
 
     `time` is market time of the decision in ns; rows of equal time are one sample group. States, action: float32 vectors; `action`
     is the raw one. `elapsed` is the transition's length over the agent's nominal cadence, `version` that of the acting weights.
+    `quarantined` rows were lived under a fault: they are kept and never learned from.
     """
 
     agent: str
@@ -66,6 +67,7 @@ class Experience:
     done: bool
     elapsed: float
     version: int
+    quarantined: bool = False
 
 
 def observe(agent: str, market: MarketState, ledger: Ledger, symbols: Sequence[Symbol], context: Context) -> Observation:

@@ -29,7 +29,7 @@ async def all_frames(data: bytes) -> list[frames.Frame]:
 
 def experience(agent: str, at: int, state: int = 3, action: int = 2) -> Experience:
     wide = lambda width, value: np.full(width, value, np.float32)  # noqa: E731
-    return Experience(agent, None, 10**18 + at, wide(state, at), wide(action, -at), at / 2, wide(state, at + 1), at % 2 == 0, 1.5, at)
+    return Experience(agent, None, 10**18 + at, wide(state, at), wide(action, -at), at / 2, wide(state, at + 1), at % 2 == 0, 1.5, at, at % 3 == 0)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["status", "weights"]), st.dictionaries(st.text(max_size=5), st.integers()), st.binary(max_size=200))))
@@ -49,7 +49,7 @@ def test_rows_come_out_as_they_went_in(agents):
         parts = [columns for name, columns in map(frames.unpack_experiences, found) if name == agent]
         mine = [row for row in rows if row.agent == agent]
         if mine:
-            state, action, reward, following, done, elapsed, time, version = (np.concatenate(column) for column in zip(*parts, strict=True))
+            state, action, reward, following, done, elapsed, time, version, quarantined = (np.concatenate(column) for column in zip(*parts, strict=True))
             np.testing.assert_array_equal(state, [row.state for row in mine])
             np.testing.assert_array_equal(action, [row.action for row in mine])
             np.testing.assert_array_equal(following, [row.next_state for row in mine])
@@ -58,6 +58,7 @@ def test_rows_come_out_as_they_went_in(agents):
             assert elapsed.tolist() == [row.elapsed for row in mine]
             assert time.tolist() == [row.time for row in mine]
             assert version.tolist() == [row.version for row in mine]
+            assert quarantined.tolist() == [float(row.quarantined) for row in mine]
 
 
 @pytest.mark.parametrize("data", [

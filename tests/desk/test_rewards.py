@@ -15,7 +15,7 @@ from agents.core.orders import OrderId
 from agents.desk.attribution import Attribution
 from agents.desk.long_term import LongTerm
 from agents.desk.market_making import MarketMaking
-from agents.desk.rewards import CADENCES_NS, Covariance, RewardBook, RewardFunctions, RewardParams, RunningScale
+from agents.desk.rewards import CADENCES_NS, NO_FAULTS, Covariance, RewardBook, RewardFunctions, RewardParams, RunningScale
 from agents.desk.risk import Risk
 from agents.desk.short_term import ShortTerm
 from agents.market.observation import Experience
@@ -51,8 +51,9 @@ class Desk:
         self.attribution.apply(event, ((owner or self.agent, float(size)),), {})
 
     def decide(
-        self, step: float, *prices: str, rows: int | None = None, action: float = 0.0, fallen: float = 0.0, **columns: float
-    ) -> list[Experience]:
+        self, step: float, *prices: str, rows: int | None = None, action: float = 0.0, fallen: float = 0.0,
+        faults: frozenset[Symbol] = NO_FAULTS, **columns: float,
+    ) -> list[Experience]:  # fmt: skip
         rows = rows or self.rows
         agent = AGENTS[self.agent]
         marks = {symbol: D(price) for symbol, price in zip(SYMBOLS, prices, strict=False)}
@@ -61,6 +62,7 @@ class Desk:
         return self.book.on_decision(
             self.agent, seen, actions, agent.propose(seen, actions), ledger=self.ledger, attribution=self.attribution,
             symbols=SYMBOLS[:rows], marks=marks, equity=self.ledger.equity(marks), drawdown=fallen, version=3,
+            faults=faults,
         )  # fmt: skip
 
     def reward(self, step: float, *prices: str, **more: float) -> float:
@@ -324,3 +326,48 @@ def test_rewards_are_finite_bounded_and_repeatable(agent: str, path: list[tuple[
         assert all(isfinite(reward) and abs(reward) <= 50.0 for reward in rewards)
         runs.append(rewards)
     assert runs[0] == runs[1]
+
+
+# -- rows lived under a fault ------------------------------------------------------------------------------------------
+
+
+def quarantined(desk: Desk, step: float, *faults: str) -> list[bool]:
+    return [row.quarantined for row in desk.decide(step, "100", "10", faults=frozenset(Symbol(one) for one in faults))]
+
+
+@pytest.mark.parametrize("agent", ["long_term", "short_term", "market_making"])
+def test_a_row_is_quarantined_when_its_symbol_saw_a_fault_at_or_between_its_decisions(agent: str) -> None:
+    desk = Desk(agent, rows=2)
+    assert quarantined(desk, 0) == []
+    assert quarantined(desk, 1) == [False, False]
+    assert quarantined(desk, 2, SYMBOLS[1]) == [False, True]
+    assert quarantined(desk, 3) == [False, True]
+    assert quarantined(desk, 4) == [False, False]
+    desk.book.fault(SYMBOLS[0])
+    assert quarantined(desk, 5) == [True, False]
+    desk.book.fault()
+    assert quarantined(desk, 6) == [True, True]
+    assert quarantined(desk, 7) == [False, False]
+    desk.book.fault()
+    desk.book.forget()
+    assert quarantined(desk, 8) == []
+    assert quarantined(desk, 9) == [False, False]
+
+
+def test_the_portfolios_row_is_quarantined_by_a_fault_of_any_symbol() -> None:
+    desk = Desk("risk", rows=2)
+    quarantined(desk, 0)
+    assert quarantined(desk, 1) == [False]
+    desk.book.fault(SYMBOLS[1])
+    assert quarantined(desk, 2) == [True]
+    assert quarantined(desk, 3) == [False]
+
+
+def test_a_row_under_a_fault_leaves_the_reward_scale_alone() -> None:
+    desk = Desk("market_making")
+    desk.decide(0, "100")
+    desk.fill("1", "90")
+    before = desk.book.scales["market_making"].value
+    (row,) = desk.decide(1, "100", faults=frozenset({SYMBOLS[0]}))
+    assert row.quarantined
+    assert desk.book.scales["market_making"].value == before
