@@ -6,7 +6,7 @@ import sys
 from collections.abc import Coroutine, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -57,6 +57,12 @@ ExchangeId = Annotated[str | None, typer.Option("--exchange", metavar="ID", help
 Duration = Annotated[float | None, typer.Option("--duration", metavar="SECONDS", min=0.1, help="Stop by itself after so long.")]
 Data = Annotated[Path | None, typer.Option("--data", metavar="PATH", help="A recorded tape: a file, or a folder of files.")]
 Speed = Annotated[float | None, typer.Option("--speed", metavar="X", help="Market seconds per second of the rehearsal exchange.")]
+RealMoney = Annotated[
+    bool,
+    typer.Option("--yes-trade-real-money", help="Needed on a real exchange. The priors trade there; what is learned stays in shadow."),
+]
+Here = Annotated[bool, typer.Option("--without-daemon", help="Do it here and now: connect to the account itself, no daemon running.")]
+Word = Literal["flatten", "cancel-all"]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the journal.")]
 
 
@@ -103,7 +109,7 @@ def _run(work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
 def trade(
     paper: Annotated[bool, typer.Option("--paper", help="Real market data, simulated fills; holds no key. The default.")] = False,
     live: Annotated[bool, typer.Option("--live", help="Send orders to the exchange.")] = False,
-    yes_trade_real_money: Annotated[bool, typer.Option("--yes-trade-real-money", help="Needed, with keys and promoted weights, by --live on a real exchange; refused all the same for now.")] = False,
+    yes_trade_real_money: RealMoney = False,
     duration: Duration = None,
     symbols: Symbols = None,
     exchange: ExchangeId = None,
@@ -130,7 +136,7 @@ def trade(
     if draw:
         from daemon.view import LiveView
     with LiveView() if draw else nullcontext() as show:
-        summary = _run(session.trade(settings, duration=duration, show=show))
+        summary = _run(session.trade(settings, duration=duration, show=show, real_money=yes_trade_real_money))
     _tell(summary, as_json, ended=True)
 
 
@@ -318,21 +324,53 @@ def resume(reason: Reason = "operator", state: State = None, config: Config = No
 
 
 @app.command(rich_help_panel=_STEER)
-def flatten(reason: Reason = "operator", state: State = None, config: Config = None, as_json: Json = False) -> None:
-    """Halt, cancel every order and sell what is held."""
-    _tell(_ask("flatten", state, config, reason=reason), as_json)
+def flatten(
+    reason: Reason = "operator",
+    without_daemon: Here = False,
+    yes_trade_real_money: RealMoney = False,
+    state: State = None,
+    config: Config = None,
+    assignments: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Halt, cancel every order and sell what is held; stands across restarts until resume."""
+    _tell_or_do("flatten", reason, state, config, assignments, as_json, without_daemon, yes_trade_real_money)
 
 
 @app.command("cancel-all", rich_help_panel=_STEER)
-def cancel_all(reason: Reason = "operator", state: State = None, config: Config = None, as_json: Json = False) -> None:
-    """Cancel every order once, protective stops included; the agents go on and may place new ones."""
-    _tell(_ask("cancel-all", state, config, reason=reason), as_json)
+def cancel_all(
+    reason: Reason = "operator",
+    without_daemon: Here = False,
+    yes_trade_real_money: RealMoney = False,
+    state: State = None,
+    config: Config = None,
+    assignments: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Cancel every order once, protective stops included; the agents go on and may place new ones.
+
+    With --without-daemon nobody goes on: the next session stands still until resume.
+    """
+    _tell_or_do("cancel-all", reason, state, config, assignments, as_json, without_daemon, yes_trade_real_money)
 
 
 @app.command(rich_help_panel=_STEER)
 def stop(state: State = None, config: Config = None, as_json: Json = False) -> None:
     """End the session as Ctrl-C does: cancel what rests, keep positions, print the summary."""
     _tell(_ask("stop", state, config), as_json)
+
+
+def _tell_or_do(word: Word, reason: str, state: Path | None, config: Path | None, assignments: list[str] | None, as_json: bool,
+                here: bool, real_money: bool) -> None:  # fmt: skip
+    """Tell the running daemon; with `here` carry the word out without one, on the account that the settings name."""
+    if not here:
+        _tell(_ask(word, state, config, reason=reason), as_json)
+        return
+    settings = _settings(config, {"state_dir": state, "mode": "live"}, assignments)
+    _speak(settings)
+    from daemon import session
+
+    _tell(_run(session.clear(settings, word, reason, real_money=real_money)), as_json, ended=True)
 
 
 def _ask(command: str, state: Path | None, config: Path | None, **fields: Any) -> dict[str, Any]:

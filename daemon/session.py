@@ -9,26 +9,27 @@
 import asyncio
 import gc
 import platform
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import structlog
 
 from agents.core.errors import ConfigError
-from agents.core.events import Adjustment
+from agents.core.events import UNSTAMPED, Adjustment, CancelAll, NewWeights
 from agents.core.instruments import NS, Currency, Symbol
+from agents.desk.decision import EngineConfig
 from agents.engine import Engine
 from agents.market.exchange import SimulatedExchange
-from daemon import opening
+from daemon import kill_path, opening
 from daemon.door import Door
-from daemon.errors import Unsafe
+from daemon.errors import TimedOut, Unsafe
 from daemon.exchange_process import RehearsalExchange, rehearsal_exchange
 from daemon.journal import Journal
 from daemon.latch import Latch
@@ -37,7 +38,7 @@ from daemon.operating import Operator
 from daemon.publish.http import Bounds, serve
 from daemon.recording import tape_feed
 from daemon.rehearsal.config import TEST_KEY, TEST_SECRET
-from daemon.running import Account, Ending, Learner, Parts, run, stop_on_signals
+from daemon.running import Account, Ending, Learner, Parts, Watcher, run, stop_on_signals
 from daemon.segments import SegmentWriter
 from daemon.settings import Settings
 from daemon.state_folder import held
@@ -52,25 +53,62 @@ log = structlog.get_logger()
 
 SETTLED_S = 10.0
 """After so long a session has built what it keeps."""
+CLEAR_S = 120.0
+"""How long taking orders away, and selling in slices, may take without a daemon."""
 
 
 async def trade(
-    settings: Settings, *, duration: float | None = None, show: Callable[[dict[str, Any]], None] | None = None
+    settings: Settings, *, duration: float | None = None, show: Callable[[dict[str, Any]], None] | None = None, real_money: bool = False
 ) -> dict[str, Any]:
     """Run one session and return its summary. `duration` is in real seconds; `show` takes status snapshots.
 
-    Raises Unsafe where real money is asked for, ConfigError for settings that cannot work, Occupied for a folder in use.
+    Raises Unsafe where a real exchange is to be traded live and `real_money` does not confirm it, ConfigError for settings that
+    cannot work, Occupied for a folder in use.
     """
+    return await _session(settings, duration, show, real_money, [])
+
+
+async def clear(settings: Settings, word: Literal["cancel-all", "flatten"], reason: str, *, real_money: bool = False) -> dict[str, Any]:
+    """A session without agents that carries out one word, with no daemon running: take our orders away, or sell all besides.
+
+    The word is latched, so the next session stands still until `quartet resume`. Raises as `trade`, and TimedOut when it is not
+    done within `safety.stop_timeout_s`; then the latch goes on saying so.
+    """
+    quiet = settings.model_copy(update={"agents": settings.agents.model_copy(update={"enabled": ()})})
+
+    def until(parts: Parts) -> Watcher:
+        async def done() -> None:
+            parts.door.push(CancelAll(UNSTAMPED, reason))
+            while parts.door.depth or parts.engine.ledger.live_orders() or not kill_path.settled(parts.engine, flat=word == "flatten"):
+                await asyncio.sleep(0.1)
+            parts.stop.set()
+
+        parts.latch.set("flatten" if word == "flatten" else "halt", reason, parts.door.now())
+        return done
+
+    summary = await _session(quiet, CLEAR_S, None, real_money, [until])
+    if summary["open_orders"] or (word == "flatten" and summary["sellable"]):
+        raise TimedOut(f"not done within {CLEAR_S:g} s: {summary['open_orders']} orders open, {summary['sellable']} still held; try again")
+    return summary
+
+
+async def _session(
+    settings: Settings, duration: float | None, show: Callable[[dict[str, Any]], None] | None, real_money: bool,
+    besides: Sequence[Callable[[Parts], Watcher]],
+) -> dict[str, Any]:  # fmt: skip
+    """One session with further watchers `besides`."""
     with held(settings.state_dir):
         async with AsyncExitStack() as stack:
             server = await stack.enter_async_context(_exchange(settings))
             address = server.base_url if server is not None else settings.exchange.base_url
-            if settings.mode == "live" and not dials_loopback(ExchangeOptions(settings.exchange.id, address)):
+            if settings.mode == "live" and not dials_loopback(ExchangeOptions(settings.exchange.id, address)) and not real_money:
                 raise Unsafe(
-                    "trading real money is not possible yet: it waits for recovery and reconciliation; use --paper, or the rehearsal exchange"
+                    f"--live on {settings.exchange.id} trades real money: use --paper, or the rehearsal exchange; if you mean it, say so "
+                    "with --yes-trade-real-money"
                 )
             options = await with_stream_path(_options(settings, server))
             parts = await _compose(settings, options, server, stack)
+            parts.watchers += [watcher(parts) for watcher in besides]
             stop_on_signals(parts.stop)
             return await run(parts, duration, show)
 
@@ -169,7 +207,7 @@ async def _compose(settings: Settings, options: ExchangeOptions, server: Rehears
     config = engine_config(settings, symbols, journal.epoch, _exploration(settings, options))
     journal.describe({"engine": asdict(config), "settings": settings.public(), "origin": origin, "versions": _versions()})
     engine = Engine(config)
-    learner: Learner = LearnerClient(learner_options(settings, config), door.push, door.now) if config.agents else NoLearner()
+    learner = _learner(settings, config, options, door)
     labels = {"mode": settings.mode, "exchange": settings.exchange.id, "instance": settings.instance, "quote": quote}
     status = Status(journal.name, labels, engine, door, lambda: learner.status)
     bounds = Bounds(settings.http.max_data_age_s, settings.http.max_decision_age_s)
@@ -182,6 +220,18 @@ async def _compose(settings: Settings, options: ExchangeOptions, server: Rehears
         watchers=[_ending(server, stop), _settle_memory, partial(operator.listen, folder)],
         ending=_how_to_end(settings), background=asyncio.to_thread,
     )  # fmt: skip
+
+
+def _learner(settings: Settings, config: EngineConfig, options: ExchangeOptions, door: Door) -> Learner:
+    """The learner process. On a real account nobody has promoted what it learns: there it runs in shadow, and the priors trade."""
+    if not config.agents:
+        return NoLearner()
+    shadow = settings.mode == "live" and not dials_loopback(options)
+    return LearnerClient(learner_options(settings, config), _shadow if shadow else door.push, door.now)
+
+
+def _shadow(weights: NewWeights) -> None:
+    log.info("weights_in_shadow", version=weights.version, digest=weights.digest[:12])
 
 
 def _how_to_end(settings: Settings) -> Ending:

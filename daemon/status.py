@@ -10,6 +10,7 @@ import structlog
 from agents.core.events import Event, Fill, NewWeights, OrderUpdate
 from agents.core.instruments import NS, Currency
 from agents.core.orders import OrderState, Place
+from agents.desk import safety
 from agents.desk.decision import Effects
 from agents.desk.wishes import ORDER
 from agents.engine import Engine
@@ -154,6 +155,7 @@ class Status:
             "ledger_difference": None if difference is None else float(sum(difference.values(), Decimal(0))),
             "ledger_differences": {c: str(d) for c, d in (difference or {}).items() if d},
             "open_orders": len(self._engine.ledger.live_orders()),
+            "sellable": [s for s in self._engine.ledger.symbols() if safety.sellable(s, self._engine.market, self._engine.ledger, self._engine.config.limits)],
             "refused": dict(self.refused),
             "refused_data": dict(self._engine.market.refused),
             "anomalies": dict(self._engine.ledger.anomalies),

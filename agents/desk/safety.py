@@ -60,10 +60,11 @@ def wind_down(market: MarketState, ledger: Ledger, limits: Limits, context: Plan
 
 def is_flat(market: MarketState, ledger: Ledger, limits: Limits) -> bool:
     """No live order, and no position that the exchange would still take an order for."""
-    return not ledger.live_orders() and not any(_tradable(symbol, market, ledger, limits) for symbol in ledger.symbols())
+    return not ledger.live_orders() and not any(sellable(symbol, market, ledger, limits) for symbol in ledger.symbols())
 
 
-def _tradable(symbol: Symbol, market: MarketState, ledger: Ledger, limits: Limits) -> bool:
+def sellable(symbol: Symbol, market: MarketState, ledger: Ledger, limits: Limits) -> bool:
+    """Whether the exchange would take an order for what is held of a symbol; what is held without a known price counts as such."""
     if (priced := _priced(symbol, market, ledger, limits, {})) is None:
         return ledger.position(symbol) > 0
     instrument, price = priced
