@@ -56,6 +56,7 @@ def parse(arguments: Sequence[str] | None = None) -> RehearsalConfig:
     parser.add_argument("--linger", type=float, help="seconds that the account can still be asked after a tape's end (30 under a parent that holds standard input, else 0)")
     parser.add_argument("--certificate", type=Path, help="PEM file: serve TLS, for clients that dial the exchange's own names")
     parser.add_argument("--private-key", type=Path, help="PEM file with the certificate's key")
+    parser.add_argument("--faults", action="store_true", help="open /rehearsal/faults, where faults can be switched on")
     given = parser.parse_args(arguments)
     config = RehearsalConfig(
         port=given.port,
@@ -66,6 +67,7 @@ def parse(arguments: Sequence[str] | None = None) -> RehearsalConfig:
         trade_rate=given.trade_rate,
         certificate=given.certificate,
         private_key=given.private_key,
+        faults=given.faults,
     )
     if given.balance:
         config = replace(config, balances=dict(given.balance))

@@ -12,6 +12,7 @@ from daemon.rehearsal import errors
 from daemon.rehearsal.market import Markets
 from daemon.rehearsal.orders import ZERO, NewOrder, OwnTrade, VenueOrder
 from daemon.rehearsal.protocol import text8
+from daemon.rehearsal.transfers import Transfer
 
 FIRST_ORDER_ID = 1_000_000
 KEPT_ORDERS = 100_000
@@ -58,7 +59,19 @@ class Account:
         self._next_order_id = FIRST_ORDER_ID
         self._next_execution_id = 1
         self._next_generated_id = 1
+        self.transfers: list[Transfer] = []
+        """Deposits and withdrawals, oldest first."""
         self.updated_ms = real_ms()
+
+    def transfer(self, currency: Currency, amount: Decimal, *, told: bool = True) -> None:
+        """Money comes in, or goes out (negative); `told` whether the account's history and stream say so."""
+        self._exchange.account.deposit(currency, amount)
+        self.updated_ms = self._real_ms()
+        if told:
+            self.transfers.append(Transfer(len(self.transfers) + 1, currency, amount, self.updated_ms))
+            now = self.updated_ms
+            self._emit({"e": "balanceUpdate", "E": now, "a": currency, "d": text8(amount), "T": now})
+            self._position((currency,))
 
     def generated_id(self) -> str:
         """A client id for a request that brought none."""
@@ -196,14 +209,15 @@ class Account:
         if not fill.maker:
             self._taken(order.symbol, order.side, fill.quantity)
         trade_id = public.print_trade(self._markets.now_ms, fill.price, fill.quantity, aggressor)
+        commission, commission_asset = self._commission(order, fill)
         trade = OwnTrade(
             trade_id=trade_id,
             order_id=order.order_id,
             market_id=order.market_id,
             price=fill.price,
             quantity=fill.quantity,
-            commission=fill.fee,
-            commission_asset=fill.fee_currency,
+            commission=commission,
+            commission_asset=commission_asset,
             real_ms=self._real_ms(),
             is_buyer=order.side is Side.BUY,
             is_maker=fill.maker,
@@ -213,6 +227,10 @@ class Account:
         if not order.open:
             self._open_by_client.pop(order.client_id, None)
         self._report(order, "TRADE", trade)
+
+    def _commission(self, order: VenueOrder, fill: Fill) -> tuple[Decimal, Currency]:
+        """What the execution costs, and in which currency."""
+        return fill.fee, fill.fee_currency
 
     def _finish(self, order: VenueOrder, status: str, cancel_id: str = "") -> None:
         order.status = status
@@ -225,11 +243,16 @@ class Account:
         self._next_execution_id += 1
 
     def _tell_balances(self, order: VenueOrder) -> None:
-        """outboundAccountPosition: the two currencies that the order may have moved."""
+        """The currencies that the order may have moved."""
         listing = self._markets.by_symbol[order.symbol].market.instrument
         self.updated_ms = order.updated_ms
+        paid = {trade.commission_asset for trade in order.trades} - {listing.base, listing.quote}
+        self._position((listing.base, listing.quote, *sorted(paid)))
+
+    def _position(self, currencies: Iterable[Currency]) -> None:
+        """outboundAccountPosition of some currencies."""
         rows = []
-        for currency in (listing.base, listing.quote):
+        for currency in currencies:
             free, locked = self._exchange.balance(currency)
             rows.append({"a": currency, "f": text8(free), "l": text8(locked)})
-        self._emit({"e": "outboundAccountPosition", "E": order.updated_ms, "u": order.updated_ms, "B": rows})
+        self._emit({"e": "outboundAccountPosition", "E": self.updated_ms, "u": self.updated_ms, "B": rows})

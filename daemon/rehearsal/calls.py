@@ -3,11 +3,11 @@
 `TABLE` maps REST method and path, and the websocket-API method, to the function, its request weight and who may call it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from daemon.rehearsal import market_calls, trade_calls
+from daemon.rehearsal import capital_calls, market_calls, trade_calls
 from daemon.rehearsal.protocol import Params
 from daemon.rehearsal.venue import Venue
 
@@ -35,6 +35,11 @@ class Call:
     function: Function
     counts_as_order: bool = False
 
+    @property
+    def name(self) -> str:
+        """Its name in the websocket API, else its path."""
+        return self.method or self.path
+
     def weight_of(self, params: Params) -> int:
         return self.weight if isinstance(self.weight, int) else self.weight(params)
 
@@ -53,7 +58,7 @@ def _own_trades_weight(params: Params) -> int:
 
 
 _N, _K, _S = Security.NONE, Security.KEY, Security.SIGNED
-_M, _T = market_calls, trade_calls
+_M, _T, _C = market_calls, trade_calls, capital_calls
 
 CALLS: tuple[Call, ...] = (
     Call("GET", "/api/v3/ping", "ping", _N, 1, _M.ping),
@@ -82,7 +87,10 @@ CALLS: tuple[Call, ...] = (
     Call("GET", "/api/v3/account/commission", "account.commission", _S, 20, _T.commission),
     Call("GET", "/api/v3/rateLimit/order", "account.rateLimits.orders", _S, 40, _T.order_limits),
     Call("GET", "/sapi/v1/asset/tradeFee", "", _S, 1, _T.trade_fee),
-    Call("GET", "/sapi/v1/capital/config/getall", "", _S, 10, _T.coins),
+    Call("GET", "/sapi/v1/capital/config/getall", "", _S, 10, _C.coins),
+    Call("GET", "/sapi/v1/capital/deposit/hisrec", "", _S, 1, _C.deposits),
+    Call("GET", "/sapi/v1/capital/withdraw/history", "", _S, 1, _C.withdrawals),
+    Call("GET", "/sapi/v1/account/apiRestrictions", "", _S, 1, _C.restrictions),
     Call("GET", "/sapi/v1/system/status", "", _N, 1, _M.system_status),
     Call("GET", "/sapi/v1/margin/allPairs", "", _K, 1, _M.nothing),
     Call("GET", "/sapi/v1/margin/isolated/allPairs", "", _K, 1, _M.nothing),
@@ -90,6 +98,23 @@ CALLS: tuple[Call, ...] = (
     Call("GET", "/dapi/v1/exchangeInfo", "", _N, 1, _M.no_symbols),
 )
 
-BY_PATH: Mapping[tuple[str, str], Call] = {(call.verb, call.path): call for call in CALLS}
-BY_METHOD: Mapping[str, Call] = {call.method: call for call in CALLS if call.method}
-PATHS = frozenset(call.path for call in CALLS)
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The calls by REST verb and path, and by the websocket API's method."""
+
+    by_path: Mapping[tuple[str, str], Call]
+    by_method: Mapping[str, Call]
+    paths: frozenset[str]
+
+    @classmethod
+    def of(cls, calls: Iterable[Call]) -> "Table":
+        listed = tuple(calls)
+        return cls(
+            {(call.verb, call.path): call for call in listed},
+            {call.method: call for call in listed if call.method},
+            frozenset(call.path for call in listed),
+        )
+
+
+TABLE = Table.of(CALLS)

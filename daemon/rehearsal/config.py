@@ -31,3 +31,5 @@ class RehearsalConfig:
     """How long orders and balances can still be asked for after a tape has ended; None is not at all."""
     certificate: Path | None = None
     private_key: Path | None = None
+    faults: bool = False
+    """Whether faults, transfers and manual orders can be asked for at /rehearsal."""

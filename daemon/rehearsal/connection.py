@@ -55,10 +55,14 @@ class Connection:
         if self.cut_off or self._transport.is_closing():
             return
         if self._transport.get_write_buffer_size() > MAX_BACKLOG_BYTES:
-            self.cut_off = True
-            self._transport.abort()
+            self.abort()
             return
         self._transport.write(data)
+
+    def abort(self) -> None:
+        """Cut the connection without a word of goodbye."""
+        self.cut_off = True
+        self._transport.abort()
 
     def send(self, message: object) -> None:
         """Write one JSON message at once, after what was queued before it."""

@@ -49,6 +49,9 @@ class _Half:
         price = self._best_of(self.levels)
         return price, self.levels[price]
 
+    def put(self, price: Decimal, quantity: Decimal) -> None:
+        self.levels[price] = self.changed[price] = quantity
+
     def top(self, count: int) -> list[Level]:
         return self._top_of(count, self.levels.items())
 
@@ -64,6 +67,10 @@ class Depth:
     def apply(self, event: BookSnapshot) -> None:
         self._bids.replace(event.bids)
         self._asks.replace(event.asks)
+
+    def put(self, side: Side, price: Decimal, quantity: Decimal) -> None:
+        """One level has another quantity (not 0)."""
+        (self._bids if side is Side.BUY else self._asks).put(price, quantity)
 
     def drain(self) -> DepthChange | None:
         """What changed since the last call, or None; from here on the snapshot carries the new update id."""

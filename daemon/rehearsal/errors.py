@@ -37,6 +37,14 @@ def too_much_weight(limit: int, retry_after_s: int) -> ApiError:
     return ApiError(-1003, message, 429, {"Retry-After": str(retry_after_s)})
 
 
+def banned(until_ms: int, retry_after_s: int) -> ApiError:
+    message = (
+        f"Way too much request weight used; IP banned until {until_ms}. "
+        "Please use WebSocket Streams for live updates to avoid bans."
+    )
+    return ApiError(-1003, message, 418, {"Retry-After": str(retry_after_s)})
+
+
 def too_many_orders(limit: int, interval: str, retry_after_s: int) -> ApiError:
     message = f"Too many new orders; current limit is {limit} orders per {interval}."
     return ApiError(-1015, message, 429, {"Retry-After": str(retry_after_s)})

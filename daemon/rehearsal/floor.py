@@ -1,7 +1,5 @@
 """The trading floor: external market events and our orders meet in the simulated exchange, and the public sees both."""
 
-from collections.abc import Callable
-
 from agents.core.events import BookSnapshot, Fill, MarketEvent, Trade
 from agents.core.instruments import ZERO
 from agents.market.exchange import SimulatedExchange
@@ -17,24 +15,25 @@ class Floor:
         self,
         source: Source,
         exchange: SimulatedExchange,
-        real_ms: Callable[[], int],
-        emit: Callable[[dict[str, object]], None],
+        markets: Markets,
+        account: Account,
     ) -> None:
         self.source = source
         self.exchange = exchange
-        self.markets = Markets(source.instruments, source.start, source)
-        self.account = Account(exchange, self.markets, real_ms, emit, source.absorb)
+        self.markets = markets
+        self.account = account
 
     def step(self, to: int) -> None:
         """Everything that happens up to market time `to` (ns)."""
         for event in self.source.step(to):
-            self._take(event)
+            self.take(event)
         self.markets.now = max(self.markets.now, to)
         now_ms = self.markets.now // MS
         for public in self.markets:
             public.settle(now_ms)
 
-    def _take(self, event: MarketEvent) -> None:
+    def take(self, event: MarketEvent) -> None:
+        """One external event meets our orders, and the public sees what came of it."""
         public = self.markets.by_symbol.get(event.symbol)
         if public is None:
             return

@@ -56,21 +56,21 @@ class Params:
     """The parameters of one request, each read with the refusal that Binance gives for a bad one."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
-        self._values = values
+        self.values = values
 
     def __contains__(self, name: str) -> bool:
-        return name in self._values
+        return name in self.values
 
     def optional(self, name: str) -> str | None:
         """Text or None; raises -1105 when sent empty."""
-        value = self._values.get(name)
+        value = self.values.get(name)
         if value == "":
             raise errors.empty(name)
         return value
 
     def text(self, name: str) -> str:
         """Text that must be there (-1102)."""
-        value = self._values.get(name)
+        value = self.values.get(name)
         if not value:
             raise errors.mandatory(name)
         return value

@@ -4,31 +4,31 @@ import orjson
 from aiohttp import web
 
 from daemon.rehearsal import errors
-from daemon.rehearsal.calls import BY_PATH, PATHS, Call, Security
+from daemon.rehearsal.calls import Call, Security, Table
 from daemon.rehearsal.protocol import Params, parse_query, without_signature
 from daemon.rehearsal.venue import Venue
 
 KEY_HEADER = "X-MBX-APIKEY"
 
 
-def _answer(body: object, status: int, headers: dict[str, str]) -> web.Response:
+def json_answer(body: object, status: int, headers: dict[str, str]) -> web.Response:
     return web.Response(body=orjson.dumps(body), status=status, headers=headers, content_type="application/json")
 
 
-async def serve_rest(request: web.Request, venue: Venue) -> web.Response:
+async def serve_rest(request: web.Request, venue: Venue, table: Table) -> web.Response:
     """Answer one REST request."""
-    call = BY_PATH.get((request.method, request.path))
+    call = table.by_path.get((request.method, request.path))
     if call is None:
-        return web.Response(status=405 if request.path in PATHS else 404, headers=venue.budget.headers())
+        return web.Response(status=405 if request.path in table.paths else 404, headers=venue.budget.headers())
     try:
         body = await request.text() if request.can_read_body else ""
         result = _perform(venue, call, request.headers.get(KEY_HEADER), request.raw_path, body)
     except errors.ApiError as error:
-        return _answer(error.body(), error.status, {**venue.budget.headers(), **error.headers})
+        return json_answer(error.body(), error.status, {**venue.budget.headers(), **error.headers})
     headers = venue.budget.headers()
     if call.counts_as_order:
         headers |= venue.budget.order_headers()
-    return _answer(result, 200, headers)
+    return json_answer(result, 200, headers)
 
 
 def _perform(venue: Venue, call: Call, api_key: str | None, raw_path: str, body: str) -> object:

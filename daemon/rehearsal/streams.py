@@ -48,10 +48,13 @@ class Hub:
 
     def publish(self, stream: str, make: Callable[[], object]) -> None:
         """Queue one message for everyone who listens; `make` is not called when nobody does."""
-        listeners = self._listeners.get(stream)
-        if not listeners:
+        if stream not in self._listeners:
             return
-        payload = orjson.dumps(make())
+        self.distribute(stream, orjson.dumps(make()))
+
+    def distribute(self, stream: str, payload: bytes) -> None:
+        """Queue one encoded message for everyone who listens."""
+        listeners = self._listeners.get(stream, ())
         raw = combined = b""
         for connection in listeners:
             if connection.combined:

@@ -259,26 +259,3 @@ def trade_fee(venue: Venue, params: Params) -> object:
         }
         for public in chosen
     ]
-
-
-def coins(venue: Venue, params: Params) -> object:
-    """Currencies with balances; no networks, since nothing can be sent in or out."""
-    return [
-        {
-            "coin": currency,
-            "name": currency,
-            "free": text8(free),
-            "locked": text8(locked),
-            "freeze": "0",
-            "withdrawing": "0",
-            "storage": "0",
-            "ipoable": "0",
-            "ipoing": "0",
-            "depositAllEnable": False,
-            "withdrawAllEnable": False,
-            "trading": True,
-            "isLegalMoney": False,
-            "networkList": [],
-        }
-        for currency, free, locked in venue.account.balances()
-    ]

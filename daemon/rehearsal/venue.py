@@ -18,3 +18,4 @@ class Venue:
     budget: Budget
     access: Access
     real_ms: Callable[[], int]
+    started_ms: int = 0

@@ -1,12 +1,12 @@
 """The websocket API (`/ws-api/v3`): every call of the table, and the user-data stream on the same connection."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import orjson
 from aiohttp import WSMsgType, web
 
 from daemon.rehearsal import errors
-from daemon.rehearsal.calls import BY_METHOD, Security
+from daemon.rehearsal.calls import Security, Table
 from daemon.rehearsal.connection import Connection
 from daemon.rehearsal.protocol import Params, plain, signed_payload
 from daemon.rehearsal.user_stream import UserStreams
@@ -15,29 +15,32 @@ from daemon.rehearsal.venue import Venue
 SUBSCRIBE_SIGNATURE = "userDataStream.subscribe.signature"
 
 
-async def serve_ws_api(request: web.Request, venue: Venue, users: UserStreams) -> web.WebSocketResponse:
+Respond = Callable[[Connection, str], None]
+"""Answers one request on its connection; what it causes is queued for the account's listeners."""
+
+
+async def serve_ws_api(request: web.Request, users: UserStreams, respond: Respond) -> web.WebSocketResponse:
     """One websocket-API connection, until the client leaves."""
     connection = await Connection.accept(request)
     users.connections.add(connection)
     try:
         async for message in connection.socket:
             if message.type is WSMsgType.TEXT:
-                reply = answer(venue, users, connection, message.data)
-                connection.send(reply)
+                respond(connection, message.data)
                 users.flush()
     finally:
         users.drop(connection)
     return connection.socket
 
 
-def answer(venue: Venue, users: UserStreams, connection: Connection, text: str) -> dict[str, object]:
+def answer(venue: Venue, table: Table, users: UserStreams, connection: Connection, text: str) -> dict[str, object]:
     """The answer to one request; account events that it causes are queued on the way."""
     request_id: object = None
     show_limits = True
     try:
         request_id, method, params = _parse(text)
         show_limits = plain(params.get("returnRateLimits", True)) != "false"
-        reply: dict[str, object] = {"id": request_id, "status": 200, "result": _perform(venue, users, connection, method, params)}
+        reply: dict[str, object] = {"id": request_id, "status": 200, "result": _perform(venue, table, users, connection, method, params)}
     except errors.ApiError as error:
         reply = {"id": request_id, "status": error.status, "error": error.body()}
     if show_limits:
@@ -58,7 +61,9 @@ def _parse(text: str) -> tuple[object, str, dict[str, object]]:
     return request.get("id"), request["method"], dict(params)
 
 
-def _perform(venue: Venue, users: UserStreams, connection: Connection, method: str, given: Mapping[str, object]) -> object:
+def _perform(
+    venue: Venue, table: Table, users: UserStreams, connection: Connection, method: str, given: Mapping[str, object]
+) -> object:
     params = Params({name: _listed(value) for name, value in given.items() if value is not None})
     if method == SUBSCRIBE_SIGNATURE:
         venue.budget.spend(2)
@@ -77,7 +82,7 @@ def _perform(venue: Venue, users: UserStreams, connection: Connection, method: s
         return {"apiKey": None, "authorizedSince": None, "connectedSince": None, "returnRateLimits": True, "serverTime": venue.real_ms()}
     if method == "session.logon":
         raise errors.ApiError(-4056, "HMAC_SHA256 API key is not supported.")
-    call = BY_METHOD.get(method)
+    call = table.by_method.get(method)
     if call is None:
         raise errors.ApiError(-1020, "This operation is not supported.")
     venue.budget.spend(call.weight_of(params))

@@ -14,10 +14,12 @@ from agents.core.instruments import Currency, Instrument, Side, Symbol
 from agents.market.exchange import SimulatedExchange
 from agents.market.frictions import Frictions
 from daemon.rehearsal import trade_calls
+from daemon.rehearsal.account import Account
 from daemon.rehearsal.candles import HistoryRow
 from daemon.rehearsal.errors import ApiError
 from daemon.rehearsal.floor import Floor
 from daemon.rehearsal.limits import Budget
+from daemon.rehearsal.market import Markets
 from daemon.rehearsal.protocol import Access, Params
 from daemon.rehearsal.venue import Venue
 
@@ -56,7 +58,9 @@ class Desk:
     def __init__(self) -> None:
         self.script, self.told = Script(), list[dict[str, Any]]()
         exchange = SimulatedExchange([LISTING], Frictions(fee_currency="received"), {USDT: Decimal(10_000), BTC: Decimal(5)})
-        self.floor = Floor(self.script, exchange, lambda: REAL_MS, self.told.append)
+        markets = Markets(self.script.instruments, self.script.start, self.script)
+        account = Account(exchange, markets, lambda: REAL_MS, self.told.append, self.script.absorb)
+        self.floor = Floor(self.script, exchange, markets, account)
         budget = Budget(10**9, 10**9, lambda: REAL_MS)
         self.venue = Venue(self.floor.markets, self.floor.account, budget, Access("", "", lambda: REAL_MS), lambda: REAL_MS)
         self.public = self.floor.markets.find("BTCUSDT")
