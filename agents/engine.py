@@ -1,15 +1,13 @@
 """The straight line. One fact in, commands out; no clock, no I/O, no chance that is not in its state."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-
-import numpy as np
-import numpy.typing as npt
 
 from agents.core.errors import ModelError, NotFinite
 from agents.core.events import (
     MARKET_EVENTS,
     Adjustment,
+    Adopted,
     CancelAll,
     Event,
     FeedGap,
@@ -26,20 +24,19 @@ from agents.core.events import (
 )
 from agents.core.instruments import NS, Currency, Symbol
 from agents.core.ledger import Ledger
-from agents.core.orders import Command, OrderState
+from agents.core.orders import Cancel, Command, OrderState
 from agents.desk import safety
 from agents.desk.attribution import Attribution
 from agents.desk.coordinator import coordinate
+from agents.desk.council import Council
 from agents.desk.decision import NOTHING, Decision, Effects, EngineConfig
-from agents.desk.limits import RiskState
-from agents.desk.long_term import LongTerm, LongTermParams
-from agents.desk.market_making import MarketMaking, MarketMakingParams
+from agents.desk.gate import is_stop
+from agents.desk.limits import FLATTEN, RiskState
 from agents.desk.planner import plan
 from agents.desk.projection import SafeTarget, project
+from agents.desk.protection import Need, Protection, resting
 from agents.desk.rewards import CADENCES_NS, NO_FAULTS, RewardBook, RewardParams
-from agents.desk.risk import Risk, RiskParams
 from agents.desk.sheet import PlanContext, PlanMemory
-from agents.desk.short_term import ShortTerm, ShortTermParams
 from agents.desk.stops import Stops
 from agents.desk.wishes import LONG_TERM, MARKET_MAKING, ORDER, PORTFOLIO, RISK, SHORT_TERM, LongTermWish, StandingWishes, Wish
 from agents.market.observation import ACTION_SIZES, SPEC_HASH, STATE_SIZES, Context, Experience, Observation, observe
@@ -50,6 +47,8 @@ DAY = 86_400 * NS
 WARM_WITHIN_NS = 10 * NS
 _FLOW = frozenset((*MARKET_EVENTS, Tick))
 """What concerns neither the account nor the desk."""
+_NOT_OURS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What no border may hold up."""
 
 
 class Engine:
@@ -61,7 +60,7 @@ class Engine:
         self.market = MarketState(self.symbols, stale_after_ns=int(config.stale_after_s * NS))
         self.ledger = Ledger(Currency(config.quote))
         self.standing = StandingWishes()
-        self.stops = Stops()
+        self.stops, self.protection = Stops(), Protection(config.stop_limit_orders)
         self.attribution = Attribution(Currency(config.quote))
         self.rewards = RewardBook(
             RewardParams(reward_scale=config.reward_scale), {**CADENCES_NS, MARKET_MAKING: int(config.market_making_cadence_s * NS)}
@@ -70,18 +69,13 @@ class Engine:
         self.weights_version = 0
         self.halted = False
         self.flattening = False
-        self._cancel_all = False
+        self._cancel_all = self._without_stops = False
         self.risk = RiskState()
         self.problems: dict[str, int] = {}
-        plain = config.prior == "none"
-        self._speakers: dict[str, LongTerm | ShortTerm | Risk] = {
-            LONG_TERM: LongTerm(LongTermParams(prior="none") if plain else LongTermParams()),
-            SHORT_TERM: ShortTerm(ShortTermParams(prior="none") if plain else ShortTermParams()),
-            RISK: Risk(RiskParams(prior="none") if plain else RiskParams()),
-        }
-        cadence = int(config.market_making_cadence_s * NS)
-        self._market_maker = MarketMaking(MarketMakingParams(prior="none" if plain else "glft", cadence_ns=cadence))
-        self._noise = np.random.default_rng(config.seed)
+        """What went wrong inside the desk, by name: refused weights, agents and decisions that failed."""
+        self.failed = 0
+        """Turns of agents that ended in an error of theirs."""
+        self._council = Council(config)
         self._number = 0
         self._next_plan = 0
         self._requote_ns = int(config.requote_after_s * NS)
@@ -97,7 +91,7 @@ class Engine:
         self.market.apply(event)
         swapped = type(event) not in _FLOW and self._account(event)
         warm = self.halted or self._cancel_all or (bool(self.config.agents) and self._warm(event.stamp.at))
-        due = self._due() if warm else ()
+        due = self._due() if warm and not self._cancel_all else ()
         if not warm or (not due and event.stamp.at < self._next_plan):
             return Effects(swapped=swapped) if swapped else NOTHING
         return self._decide(event.stamp, due, swapped)
@@ -113,6 +107,13 @@ class Engine:
             case Fill() if fresh:
                 order = self.ledger.orders.get(event.order_id)
                 self.attribution.apply(event, order.place.shares if order else (), self._marks())
+                if order is not None and is_stop(order.place):
+                    self.stops.fire(event.symbol)
+                if self._stoppable(event.symbol):
+                    self._next_plan = 0
+            case Adopted(place=place):
+                if place.trigger_price is not None:
+                    self.stops.adopt(place.symbol, float(place.trigger_price))
             case Adjustment():
                 self.attribution.carry(event)
             case NewWeights():
@@ -124,7 +125,7 @@ class Engine:
                 self.halted, self.flattening, self._next_plan = True, True, 0
                 self.rewards.forget()
             case Resume():
-                self.halted = self.flattening = False
+                self.halted = self.flattening = self._without_stops = False
                 self.risk.release()
             case Reconciled(differences=differences):
                 self.risk.reconciled, self._next_plan = not differences, 0
@@ -132,12 +133,15 @@ class Engine:
                     self.rewards.fault()
             case FeedGap():
                 self.rewards.fault(event.symbol)
-            case OrderUpdate(state=OrderState.UNKNOWN) | OrderUpdate(state=OrderState.REJECTED, reason="throttled"):
-                self.rewards.fault(event.symbol)
+            case OrderUpdate():
+                if event.state is OrderState.UNKNOWN or (event.state is OrderState.REJECTED and event.reason == "throttled"):
+                    self.rewards.fault(event.symbol)
+                if event.state.done and (ended := self.ledger.orders.get(event.order_id)) is not None and is_stop(ended.place):
+                    self._next_plan = 0
             case RiskRestored():
                 self.risk.restore(event.peak_equity, event.capital, event.drawdown, event.rung)
             case CancelAll():
-                self._cancel_all, self._next_plan = True, 0
+                self._cancel_all, self._without_stops, self._next_plan = True, self.halted, 0
             case _:
                 pass
         return False
@@ -186,8 +190,18 @@ class Engine:
     def _decide(self, stamp: Stamp, due: tuple[str, ...], swapped: bool) -> Effects:
         self._next_plan = stamp.at + self._requote_ns
         if self.halted or self._cancel_all:
-            self._cancel_all = False
             return self._protect(stamp, swapped)
+        try:
+            return self._think(stamp, due, swapped)
+        except _NOT_OURS:
+            raise
+        except BaseException as error:  # noqa: BLE001
+            # Whatever an agent, a feature or the solver throws (a panic of the solver's Rust is no Exception) is a mistake of ours:
+            # nothing was recorded, so nothing was sent, and the way out of positions must not depend on the one in.
+            self._count(f"decision_failed_{type(error).__name__}")
+            return self._retreat(stamp, swapped)
+
+    def _think(self, stamp: Stamp, due: tuple[str, ...], swapped: bool) -> Effects:
         symbols = tuple(s for s in self.symbols if s in self.ledger.instruments and self.market.mark(s) is not None)
         marks, equity = self._marks(), self._value()
         if not symbols or equity is None or not self.ledger.capital:
@@ -195,35 +209,71 @@ class Engine:
         self.risk.mark(float(equity), float(self.ledger.capital), self.config.limits)
         today, inventory = self._today(marks), self.attribution.inventory(marks, equity)
         self.risk.turnover_day = today[1] / float(equity) if equity > 0 else 0.0
-        self.stops.watch(self.market, self.ledger)
+        self.stops.watch(self.market, self.ledger, resting(self.ledger))
+        failed = self.failed
         observations, wishes, experiences = self._propose(due, symbols, marks, equity, today, inventory)
         target = self.stops.cut(coordinate(self.standing, symbols, self.market.now, inventory))
+        self.risk.halted = self.failed > failed  # an agent failed: what the others want may only reduce in this step
         safe = project(target, self.market, self.ledger, self.config.limits, self.risk)
+        self.risk.halted = False
         if len(due) > (MARKET_MAKING in due):
             self._cross_inside(safe, marks, equity)
-        planned = plan(safe, self.market, self.ledger, self.config.limits, self._plan_context(stamp))
-        if not (due or planned.commands):
+        context = self._plan_context(stamp)
+        planned = plan(safe, self.market, self.ledger, self.config.limits, context)
+        commands = _cancels_first([*planned.commands, *self._guard(context, planned.needs, planned.commands)])
+        if not (due or commands):
             return Effects(swapped=swapped)
         digests = {agent: seen.digest() for agent, seen in observations.items()}
         decision = self._settle(
             Decision(
-                self._number + 1, stamp, self.market.now, due, planned.commands, planned.refusals, digests,
+                self._number + 1, stamp, self.market.now, due, commands, planned.refusals, digests,
                 (self.weights_version, self.actors.digest), wishes, target, safe, float(equity), self.risk.drawdown,
             )
         )  # fmt: skip
         return Effects(decision.commands, experiences, decision, swapped)
 
     def _protect(self, stamp: Stamp, swapped: bool) -> Effects:
-        """Halted: cancel everything; flattening: sell what is held besides. Needs no mark, no agent and no solver."""
-        commands: tuple[Command, ...]
+        """Halted: cancel everything but the stops; flattening: everything, and sell what is held. Needs no agent and no solver."""
+        everything, self._cancel_all = self._cancel_all, False
+        context = self._plan_context(stamp)
         if self.flattening:
-            commands = tuple(safety.wind_down(self.market, self.ledger, self.config.limits, self._plan_context(stamp)))
-        else:
-            commands = tuple(safety.cancel_all(self.ledger))
+            return self._act_alone(stamp, safety.wind_down(self.market, self.ledger, self.config.limits, context), swapped)
+        keep = self.config.keep_stops and not self._without_stops and not everything
+        commands: list[Command] = [*safety.cancel_all(self.ledger, keep)]
+        if keep:
+            commands += self._stand_guard(context, commands, frozenset(s for s in self.ledger.instruments if self._stoppable(s)))
+        return self._act_alone(stamp, commands, swapped)
+
+    def _retreat(self, stamp: Stamp, swapped: bool) -> Effects:
+        """Nobody could decide: take every order away that is no stop, and sell what the ladder or a stop wants sold."""
+        context = self._plan_context(stamp)
+        if self.risk.rung == FLATTEN:
+            return self._act_alone(stamp, safety.wind_down(self.market, self.ledger, self.config.limits, context), swapped)
+        cancels: list[Command] = [*safety.cancel_all(self.ledger, keep_stops=True)]
+        return self._act_alone(stamp, [*cancels, *self._stand_guard(context, cancels, frozenset(self.symbols))], swapped)
+
+    def _act_alone(self, stamp: Stamp, commands: list[Command], swapped: bool) -> Effects:
+        """Commands that no agent asked for, as a decision of their own."""
         if not commands:
             return Effects(swapped=swapped)
-        decision = self._settle(Decision(self._number + 1, stamp, self.market.now, (), commands))
-        return Effects(commands, (), decision, swapped)
+        decision = self._settle(Decision(self._number + 1, stamp, self.market.now, (), _cancels_first(commands)))
+        return Effects(decision.commands, (), decision, swapped)
+
+    def _stand_guard(self, context: PlanContext, cancels: list[Command], watched: frozenset[Symbol]) -> list[Command]:
+        """Stops without a plan: follow the levels of `watched` symbols, sell where one was hit, keep the orders on the exchange fit."""
+        self.stops.watch(self.market, self.ledger, resting(self.ledger), watched)
+        hits = self.stops.hits() & watched
+        sells = safety.flatten(self.market, self.ledger, self.config.limits, context, only=hits)
+        needs = {symbol: Need(sell=self.ledger.position(symbol)) for symbol in hits}
+        return [*sells, *self._guard(context, needs, [*cancels, *sells])]
+
+    def _guard(self, context: PlanContext, needs: Mapping[Symbol, Need], planned: Sequence[Command]) -> list[Command]:
+        levels, hits = self.stops.prices(), self.stops.hits()
+        return self.protection.guard(self.market, self.ledger, self.config.limits, context, levels, hits, needs, planned)
+
+    def _stoppable(self, symbol: Symbol) -> bool:
+        instrument = self.ledger.instruments.get(symbol)
+        return instrument is not None and instrument.stop_orders
 
     def _settle(self, decision: Decision) -> Decision:
         """From here on the decision exists: its number is taken, and its commands are exposure."""
@@ -254,29 +304,34 @@ class Engine:
         self, due: tuple[str, ...], symbols: tuple[Symbol, ...], marks: dict[Symbol, Decimal], equity: Decimal,
         today: tuple[float, float, float], inventory: dict[Symbol, float],
     ) -> tuple[dict[str, Observation], tuple[Wish, ...], tuple[Experience, ...]]:
-        """Each due agent looks, acts and wishes, in order; later ones see the wishes of earlier ones."""
+        """Each due agent looks, acts and wishes, in order; later ones see the wishes of earlier ones.
+
+        An agent that fails loses its turn, and its standing wish expires; the others are heard.
+        """
         observations: dict[str, Observation] = {}
         faults = self._faults(symbols) if due else NO_FAULTS
         wishes: list[Wish] = []
         experiences: list[Experience] = []
         for agent in due:
-            context = self._context(float(equity), today)
             try:
-                seen = observe(agent, self.market, self.ledger, symbols, context)
+                seen = observe(agent, self.market, self.ledger, symbols, self._context(float(equity), today))
+                actions = self._council.act(agent, self.actors, seen.matrix)
+                wanted = self._council.wish(agent, seen, actions, inventory)
+                self.standing.post(wanted)
+                for wish in wanted:
+                    if isinstance(wish, LongTermWish):
+                        self.stops.wish(wish)
+                experiences += self.rewards.on_decision(
+                    agent, seen, actions, wanted, ledger=self.ledger, attribution=self.attribution, symbols=symbols, marks=marks,
+                    equity=equity, drawdown=self.risk.drawdown, version=self.weights_version, faults=faults,
+                )  # fmt: skip
             except NotFinite:
                 self._count(f"observation_not_finite_{agent}")
                 continue
-            actions = self._act(agent, seen.matrix)
-            wanted = self._wish(agent, seen, actions, inventory)
-            self.standing.post(wanted)
-            for wish in wanted:
-                if isinstance(wish, LongTermWish):
-                    self.stops.wish(wish)
-            experiences += self.rewards.on_decision(
-                agent, seen, actions, wanted, ledger=self.ledger, attribution=self.attribution, symbols=symbols, marks=marks,
-                equity=equity, drawdown=self.risk.drawdown, version=self.weights_version,
-                faults=faults,
-            )  # fmt: skip
+            except Exception as error:  # noqa: BLE001  any mistake of one agent's code: it must not silence the other three
+                self._count(f"agent_failed_{agent}_{type(error).__name__}")
+                self.failed += 1
+                continue
             observations[agent] = seen
             wishes += wanted
         return observations, tuple(wishes), tuple(experiences)
@@ -285,16 +340,6 @@ class Engine:
         """Where what is seen now cannot be believed: symbols whose data is in trouble, PORTFOLIO while the account is unreconciled."""
         account = () if self.risk.reconciled else (PORTFOLIO,)
         return self.risk.unreconciled.union((s for s in symbols if self.market.trouble(s)), account)
-
-    def _act(self, agent: str, matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        if self.config.exploration > 0:
-            return self.actors.sample(agent, matrix, self._noise, self.config.exploration)
-        return self.actors.act(agent, matrix)
-
-    def _wish(self, agent: str, seen: Observation, actions: npt.NDArray[np.float32], inventory: dict[Symbol, float]) -> list[Wish]:
-        if agent == MARKET_MAKING:
-            return list(self._market_maker.propose(seen, actions, inventory))
-        return list(self._speakers[agent].propose(seen, actions))
 
     def _today(self, marks: Mapping[Symbol, Decimal]) -> tuple[float, float, float]:
         """(turnover, buys, fees) in quote since the market day began."""
@@ -314,6 +359,19 @@ class Engine:
         )
 
     # -- the account -----------------------------------------------------------------------------------------------
+
+    def held(self) -> dict[Symbol, str]:
+        """Who holds the stop of each position: `exchange`, `daemon`, or `none`."""
+        levels, halted = self.stops.prices(), self.halted
+        return {s: self.protection.holder(s, self.ledger, levels, halted) for s in self.ledger.symbols() if self.ledger.position(s) > 0}
+
+    def flat(self) -> bool:
+        """No live order, and nothing held that the exchange would take an order for."""
+        return safety.is_flat(self.market, self.ledger, self.config.limits)
+
+    def dust(self) -> dict[Symbol, Decimal]:
+        """Positions in base units that are too small to be sold: flattening leaves them."""
+        return safety.dust(self.market, self.ledger, self.config.limits)
 
     def _marks(self) -> dict[Symbol, Decimal]:
         return {s: mark for s in self.symbols if (mark := self.market.mark(s)) is not None}
@@ -354,6 +412,10 @@ class Engine:
 
     def _count(self, problem: str) -> None:
         self.problems[problem] = self.problems.get(problem, 0) + 1
+
+
+def _cancels_first(commands: Sequence[Command]) -> tuple[Command, ...]:
+    return tuple(sorted(commands, key=lambda command: not isinstance(command, Cancel)))
 
 
 class _Day:

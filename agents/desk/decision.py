@@ -41,6 +41,10 @@ class EngineConfig:
     stale_after_s: float = 10.0
     candles_only: bool = False
     """Whether the market has no books: then a closed candle is news, else it is history."""
+    keep_stops: bool = True
+    """Whether protective stops stay on the exchange, and follow their levels, while halted; a session that ends so leaves them there."""
+    stop_limit_orders: bool = False
+    """Whether protective stops are stop-limit orders: for exchanges that know no stop-market order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,14 @@ def is_quote(place: Place) -> bool:
     return place.post_only and len(place.shares) == 1 and place.shares[0][0] == MARKET_MAKING
 
 
+def is_stop(place: Place) -> bool:
+    """Whether an order is a protective stop. Until it is triggered it stands in no book: it locks inventory and meets nobody.
+
+    Once triggered it may meet an own bid; the exchange's self-trade prevention decides that, for nobody here is asked any more.
+    """
+    return place.trigger_price is not None
+
+
 def known_mark(market: MarketState, symbol: Symbol) -> Decimal | None:
     """A finite positive mark, or None; also for symbols that the market state does not follow."""
     mark = market.mark(symbol) if symbol in market.symbols else None
@@ -67,6 +75,9 @@ def gate(place: Place, market: MarketState, ledger: Ledger, limits: Limits, stan
     instrument, mark = ledger.instruments.get(place.symbol), known_mark(market, place.symbol)
     if instrument is None:
         return refuse("not_listed")
+    if place.trigger_price is not None:
+        free = free_inventory(place.symbol, ledger, standing.placed)
+        return refuse(*stopped) if (stopped := _stop(place, place.trigger_price, instrument, mark, free, limits)) else None
     if place.price is None:
         return refuse("market_order", "an order without a price has no collar")
     if mark is None:
@@ -92,6 +103,26 @@ def gate(place: Place, market: MarketState, ledger: Ledger, limits: Limits, stan
     return None
 
 
+def _stop(place: Place, trigger: Decimal, instrument: Instrument, mark: Decimal | None, free: Decimal,
+          limits: Limits) -> tuple[str, str] | None:  # fmt: skip
+    """Why a protective stop may not be sent. Its worst price is its own limit, or none: what triggers it is the exchange's last price."""
+    if place.side is not Side.SELL or not place.reduce_only:
+        return "stop_must_reduce", place.side.name.lower()
+    if mark is None:
+        return "no_mark", ""
+    if (problem := instrument.problem(trigger, place.quantity)) is not None:
+        return problem, f"{place.quantity} at trigger {trigger}"
+    if trigger >= mark:
+        return "would_trigger", f"trigger {trigger}, mark {mark}"
+    if place.price is not None and not trigger * (1 - Decimal(repr(limits.price_collar))) <= place.price <= trigger:
+        return "price_collar", f"limit {place.price}, trigger {trigger}"
+    if place.price is not None and (problem := instrument.problem(place.price, place.quantity)) is not None:
+        return problem, f"{place.quantity} at limit {place.price}"
+    if place.quantity > free:
+        return "exceeds_inventory", f"{place.quantity} of {free}"
+    return None
+
+
 def largest_notional(instrument: Instrument, mark: Decimal, limits: Limits, equity: Decimal) -> Decimal:
     """Quote value of the largest single buy: a share of equity, but never so little that a small account could not trade at all."""
     return max(Decimal(repr(limits.max_order_notional)) * equity, 2 * smallest_notional(instrument, mark))
@@ -110,7 +141,7 @@ def _size(place: Place, price: Decimal, mark: Decimal, largest: Decimal, limits:
 
 def _crossed(place: Place, price: Decimal, ledger: Ledger, placed: Iterable[Place]) -> str | None:
     """The own order on the other side that this one would trade with."""
-    others = [order.place for order in ledger.live_orders(place.symbol) if order.live]
+    others = [order.place for order in ledger.live_orders(place.symbol) if order.live and not is_stop(order.place)]
     for other in (*others, *placed):
         if other.symbol != place.symbol or other.side is place.side:
             continue

@@ -1,15 +1,17 @@
 """From a safe target to commands: what is missing, less what is already on its way, cut to what the market and the limits bear."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, Decimal
 
 from agents.core.instruments import NS, ZERO, Instrument, Side, Symbol
 from agents.core.ledger import Ledger, Order
 from agents.core.orders import Command, TimeInForce
 from agents.desk.attribution import HOUSE
-from agents.desk.gate import Refusal, is_quote
+from agents.desk.gate import Refusal, is_quote, is_stop
 from agents.desk.limits import Limits, smallest_notional
 from agents.desk.projection import SafeTarget
+from agents.desk.protection import Need
 from agents.desk.quoting import quote
 from agents.desk.sheet import PlanContext, PlanMemory, Shares, Sheet
 from agents.desk.wishes import Style
@@ -33,6 +35,8 @@ class Plan:
 
     commands: tuple[Command, ...]
     refusals: tuple[Refusal, ...]
+    needs: Mapping[Symbol, Need] = field(default_factory=dict)
+    """What sells need of each holding whose protective stop may rest on the exchange."""
 
 
 def plan(safe: SafeTarget, market: MarketState, ledger: Ledger, limits: Limits, context: PlanContext) -> Plan:
@@ -47,7 +51,7 @@ def plan(safe: SafeTarget, market: MarketState, ledger: Ledger, limits: Limits, 
     known = {instrument.symbol for instrument in instruments}
     for symbol, orders in sheet.orders.items():
         for order in orders:
-            if symbol not in known or (order.place.side is Side.BUY and sheet.overdrawn(symbol)):
+            if (symbol not in known and not is_stop(order.place)) or (order.place.side is Side.BUY and sheet.overdrawn(symbol)):
                 sheet.cancel(order)
     needs = {instrument.symbol: _need(sheet, instrument) for instrument in instruments}
     for instrument in sorted(instruments, key=lambda each: needs[each.symbol] > 0):  # stable: sells first
@@ -56,7 +60,8 @@ def plan(safe: SafeTarget, market: MarketState, ledger: Ledger, limits: Limits, 
     for instrument in sorted(instruments, key=lambda each: stamps.get(each.symbol, 0)):  # who waited longest goes first
         quote(sheet, instrument)
     cancels_first = sorted(sheet.commands, key=lambda command: command.order_id not in sheet.cancelled)
-    return Plan(tuple(cancels_first), tuple(sheet.refusals))
+    wanted = {i.symbol: _selling(sheet, i, needs[i.symbol]) for i in instruments if i.stop_orders}
+    return Plan(tuple(cancels_first), tuple(sheet.refusals), wanted)
 
 
 def _need(sheet: Sheet, instrument: Instrument) -> Decimal:
@@ -65,6 +70,15 @@ def _need(sheet: Sheet, instrument: Instrument) -> Decimal:
     value = Decimal(repr(sheet.safe.weights[instrument.symbol])) * sheet.safe.equity
     wanted = value / mark if value >= max(smallest_notional(instrument, mark), sheet.least_notional) else ZERO
     return wanted - sheet.ledger.position(instrument.symbol)
+
+
+def _selling(sheet: Sheet, instrument: Instrument, need: Decimal) -> Need:
+    """Base quantities that the safe target sells by and by; what is too small for an order is not waited for."""
+    symbol, mark = instrument.symbol, sheet.safe.marks[instrument.symbol]
+    quotes = sheet.safe.quotes.get(symbol)
+    asked = ZERO if quotes is None or sheet.context.halted else Decimal(repr(quotes.ask_size)) * sheet.safe.equity / mark
+    least = max(smallest_notional(instrument, mark), sheet.least_notional) / mark
+    return Need(-need if -need >= least else ZERO, asked if asked >= least else ZERO)
 
 
 def _work(sheet: Sheet, instrument: Instrument, need: Decimal) -> None:
@@ -129,7 +143,7 @@ def _stale(sheet: Sheet, instrument: Instrument, order: Order, price: Decimal) -
 
 
 def _same(order: Order, side: Side) -> bool:
-    return order.place.side is side and not is_quote(order.place)
+    return order.place.side is side and not is_quote(order.place) and not is_stop(order.place)
 
 
 def _price(sheet: Sheet, instrument: Instrument, side: Side, style: Style) -> Decimal:

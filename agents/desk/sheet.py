@@ -9,7 +9,7 @@ from agents.core.instruments import NS, ZERO, Instrument, Side, Symbol
 from agents.core.ledger import Ledger, Order
 from agents.core.orders import Amend, Cancel, Command, OrderId, OrderState, Place, TimeInForce, client_order_id
 from agents.desk.attribution import Attribution
-from agents.desk.gate import Refusal, Standing, gate, is_quote, largest_notional
+from agents.desk.gate import Refusal, Standing, gate, is_quote, is_stop, largest_notional
 from agents.desk.limits import Limits
 from agents.desk.projection import SafeTarget
 from agents.market.state import MarketState
@@ -117,9 +117,9 @@ class Sheet:
     # -- what is there ---------------------------------------------------------------------------------------------
 
     def resting(self, symbol: Symbol, side: Side, quotes: bool) -> list[Order]:
-        """Live quotes, or else directional orders, on one side of a symbol, oldest first."""
-        orders = self.orders.get(symbol, ())
-        return [order for order in orders if order.place.side is side and order.live and is_quote(order.place) is quotes]
+        """Live quotes, or else directional orders, on one side of a symbol, oldest first. Stops are neither."""
+        orders = [order for order in self.orders.get(symbol, ()) if order.live and not is_stop(order.place)]
+        return [order for order in orders if order.place.side is side and is_quote(order.place) is quotes]
 
     def open(self, order: Order) -> bool:
         """Whether an order rests on the venue and has no cancel on its way: only then may it be cancelled or amended."""
@@ -135,7 +135,7 @@ class Sheet:
         mark, book = self.safe.marks[symbol], self.market.book(symbol)
         own: dict[Decimal, Decimal] = {}
         for order in self.orders.get(symbol, ()):
-            if order.place.price is not None:
+            if order.place.price is not None and not is_stop(order.place):
                 own[order.place.price] = own.get(order.place.price, ZERO) + order.remaining
         best = [mark, mark]
         for row, levels in enumerate((book.bids, book.asks)):

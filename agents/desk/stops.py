@@ -1,5 +1,10 @@
-"""Stops that the daemon holds: a trailing level under the highest mark since a position was opened."""
+"""Trailing stop levels: a distance under the highest mark since a position was opened, and what happens once one is reached.
 
+The level is a fact about the position; who watches it is another question. Where a stop order rests on the exchange
+(`agents.desk.protection`) its trigger is the level that counts, else the daemon watches the mark itself.
+"""
+
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from agents.core.instruments import NS, Symbol
@@ -8,6 +13,14 @@ from agents.desk.wishes import LongTermWish, Target
 from agents.market.state import MarketState
 
 HOUR = 3600 * NS
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Where a position shall be stopped: a price, and its distance from the highest mark as a fraction of that."""
+
+    price: float
+    distance: float
 
 
 @dataclass(slots=True)
@@ -26,6 +39,8 @@ class Stops:
 
     def __init__(self) -> None:
         self._stops: dict[Symbol, _Stop] = {}
+        self._left: dict[Symbol, float] = {}
+        """Triggers of stops that an earlier session left: a restart does not lower them."""
 
     def wish(self, wish: LongTermWish) -> None:
         """The long-term agent spoke: its distance counts from now on, and a stop that was hit is forgiven."""
@@ -34,28 +49,53 @@ class Stops:
         elif wish.stop_distance > 0:
             self._stops[wish.symbol] = _Stop(0, 0.0, wish.stop_distance)
 
-    def watch(self, market: MarketState, ledger: Ledger) -> None:
-        """Follow the marks. Only a trustworthy mark moves or hits a stop."""
+    def adopt(self, symbol: Symbol, trigger: float) -> None:
+        """A stop of an earlier session rests at `trigger`: the trailing goes on from there."""
+        self._left[symbol] = max(trigger, self._left.get(symbol, 0.0))
+
+    def fire(self, symbol: Symbol) -> None:
+        """The exchange has sold by a stop: the symbol stays at zero until the long-term agent speaks, as if the daemon had seen it."""
+        self._stops.setdefault(symbol, _Stop(0, 0.0, 0.0)).hit = True
+
+    def watch(self, market: MarketState, ledger: Ledger, resting: Mapping[Symbol, float] | None = None,
+              only: Collection[Symbol] | None = None) -> None:  # fmt: skip
+        """Follow the marks. Only a trustworthy mark moves or hits a stop.
+
+        `resting` are the triggers of stops on the exchange: where one rests, it and not the level says when the stop is hit. `only`
+        restricts the look to some symbols.
+        """
         for symbol, stop in self._stops.items():
+            if only is not None and symbol not in only:
+                continue
             if ledger.position(symbol) <= 0:
                 stop.since = 0
+                self._left.pop(symbol, None)
                 continue
             if market.trouble(symbol) is not None or (mark := market.mark(symbol)) is None:
                 continue
             price = float(mark)
             if not stop.since:
-                stop.since, stop.highest = market.now, max(price, float(ledger.average_price(symbol)))
+                left = self._left.pop(symbol, 0.0) / (1.0 - stop.distance) if stop.distance < 1.0 else 0.0
+                stop.since, stop.highest = market.now, max(price, float(ledger.average_price(symbol)), left)
             stop.highest = max(stop.highest, price)
-            if price <= stop.highest * (1.0 - stop.distance):
+            if price <= (resting or {}).get(symbol, stop.highest * (1.0 - stop.distance)):
                 stop.hit = True
 
     def levels(self, now: int) -> dict[Symbol, tuple[float, float]]:
         """symbol -> (distance as a fraction, age in hours), for the observation; only of open positions."""
         return {s: (stop.distance, (now - stop.since) / HOUR) for s, stop in self._stops.items() if stop.since}
 
+    def prices(self) -> dict[Symbol, Level]:
+        """Where each open position shall be stopped."""
+        return {s: Level(stop.highest * (1.0 - stop.distance), stop.distance) for s, stop in self._stops.items() if stop.since}
+
+    def hits(self) -> frozenset[Symbol]:
+        """Symbols whose stop was reached and not yet forgiven."""
+        return frozenset(s for s, stop in self._stops.items() if stop.hit)
+
     def cut(self, target: Target) -> Target:
         """The same target with nothing wished where a stop was hit."""
-        hit = {s for s, stop in self._stops.items() if stop.hit and s in target.weights}
+        hit = {s for s in self.hits() if s in target.weights}
         if not hit:
             return target
         return replace(
