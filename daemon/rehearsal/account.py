@@ -21,6 +21,7 @@ KEPT_TRADES = 100_000
 
 _REFUSALS: dict[str, Callable[[], errors.ApiError]] = {
     "would_cross": errors.would_match,
+    "would_trigger": errors.would_trigger,
     "insufficient_balance": errors.insufficient_balance,
     "duplicate_order_id": errors.duplicate_order,
     "price_off_tick": lambda: errors.filter_failure("PRICE_FILTER"),
@@ -116,7 +117,10 @@ class Account:
                 raise errors.no_liquidity()
             if quantity == 0:
                 raise errors.filter_failure("LOT_SIZE")
-        public.market.check(new.side, quantity, new.price, public.reference(), len(self.open_orders(new.market_id)))
+        opened = self.open_orders(new.market_id)
+        if new.stop_price is not None:
+            public.market.check_stop(new.stop_price, sum(order.asleep for order in opened))
+        public.market.check(new.side, quantity, new.price, public.reference(), len(opened))
         return quantity
 
     def place(self, new: NewOrder) -> VenueOrder:
@@ -138,8 +142,11 @@ class Account:
             stp_mode=new.stp_mode,
             created_ms=now_ms,
             updated_ms=now_ms,
+            stop_price=new.stop_price or ZERO,
+            working_ms=now_ms if new.stop_price is None else -1,
         )
-        unfillable = new.time_in_force == "FOK" and self._exchange.matcher(new.symbol).cost(new.side, quantity, new.price)[0] < quantity
+        at_once = new.time_in_force == "FOK" and not order.asleep
+        unfillable = at_once and self._exchange.matcher(new.symbol).cost(new.side, quantity, new.price)[0] < quantity
         results: list[OrderUpdate | Fill] = []
         if not unfillable:
             place = Place(
@@ -150,6 +157,7 @@ class Account:
                 price=new.price,
                 time_in_force=new.matcher_time_in_force,
                 post_only=new.kind == "LIMIT_MAKER",
+                trigger_price=new.stop_price,
             )
             results = self._exchange.submit(place, self._markets.now)
             self._raise_refusal(results)
@@ -157,7 +165,7 @@ class Account:
         self._report(order, "NEW")
         if unfillable:
             self._finish(order, "EXPIRED")
-        else:
+        elif not order.asleep:
             self.absorb(results)
         self._tell_balances(order)
         return order
@@ -181,11 +189,18 @@ class Account:
             if isinstance(result, Fill):
                 self._fill(order, result)
                 touched[order.order_id] = order
+            elif result.state is OrderState.OPEN and order.asleep:
+                self._wake(order)
             elif result.state in (OrderState.EXPIRED, OrderState.CANCELED) and order.open:
                 self._finish(order, "EXPIRED")
                 touched[order.order_id] = order
         for order in touched.values():
             self._tell_balances(order)
+
+    def _wake(self, order: VenueOrder) -> None:
+        """Its stop price was reached: from here on it is in the market."""
+        order.working_ms = order.updated_ms = self._real_ms()
+        self._report(order, "NEW")
 
     def _raise_refusal(self, results: Iterable[OrderUpdate | Fill]) -> None:
         for result in results:

@@ -146,6 +146,10 @@ def would_match() -> ApiError:
     return ApiError(-2010, "Order would immediately match and take.")
 
 
+def would_trigger() -> ApiError:
+    return ApiError(-2010, "Stop price would trigger immediately.")
+
+
 def no_liquidity() -> ApiError:
     return ApiError(-2010, "Market has no liquidity for this order.")
 

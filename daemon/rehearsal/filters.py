@@ -12,7 +12,8 @@ BID_UP = ASK_UP = Decimal(5)
 BID_DOWN = ASK_DOWN = Decimal("0.2")
 """PERCENT_PRICE_BY_SIDE multipliers that Binance uses on its large markets."""
 MAX_PRICE_TICKS = Decimal(10**8)
-ORDER_TYPES = ("LIMIT", "LIMIT_MAKER", "MARKET")
+ORDER_TYPES = ("LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS", "STOP_LOSS_LIMIT")
+MAX_STOP_ORDERS = 5
 STP_MODES = ("NONE", "EXPIRE_TAKER", "EXPIRE_MAKER", "EXPIRE_BOTH", "DECREMENT")
 
 
@@ -70,7 +71,7 @@ class Market:
                 "avgPriceMins": 5,
             },
             {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": MAX_OPEN_ORDERS},
-            {"filterType": "MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": 5},
+            {"filterType": "MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": MAX_STOP_ORDERS},
         ]
 
     def listing(self) -> dict[str, object]:
@@ -121,9 +122,18 @@ class Market:
         if open_orders >= MAX_OPEN_ORDERS and price is not None:
             raise errors.filter_failure("MAX_NUM_ORDERS")
 
-    def _check_price(self, side: Side, price: Decimal, reference: Decimal | None) -> None:
+    def check_stop(self, stop_price: Decimal, stop_orders: int) -> None:
+        """Raises -1013 where a stop price is off the grid, or so many stops sleep already."""
+        self._check_grid(stop_price)
+        if stop_orders >= MAX_STOP_ORDERS:
+            raise errors.filter_failure("MAX_NUM_ALGO_ORDERS")
+
+    def _check_grid(self, price: Decimal) -> None:
         if not self.instrument.tick <= price <= self.max_price or price % self.instrument.tick:
             raise errors.filter_failure("PRICE_FILTER")
+
+    def _check_price(self, side: Side, price: Decimal, reference: Decimal | None) -> None:
+        self._check_grid(price)
         if reference is None:
             return
         up, down = (BID_UP, BID_DOWN) if side is Side.BUY else (ASK_UP, ASK_DOWN)

@@ -7,6 +7,7 @@ from agents.core.instruments import Currency, Side, Symbol
 from agents.core.orders import TimeInForce
 from daemon.rehearsal.protocol import text8
 
+STOPS = frozenset({"STOP_LOSS", "STOP_LOSS_LIMIT"})
 OPEN_STATES = frozenset({"NEW", "PARTIALLY_FILLED"})
 ZERO = Decimal(0)
 
@@ -25,10 +26,11 @@ class NewOrder:
     quantity: Decimal | None
     quote_quantity: Decimal | None = None
     stp_mode: str = "NONE"
+    stop_price: Decimal | None = None
 
     @property
     def matcher_time_in_force(self) -> TimeInForce:
-        return TimeInForce.GTC if self.time_in_force == "GTC" and self.kind != "MARKET" else TimeInForce.IOC
+        return TimeInForce.GTC if self.time_in_force == "GTC" and self.price is not None else TimeInForce.IOC
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,10 @@ class VenueOrder:
     stp_mode: str
     created_ms: int
     updated_ms: int
+    stop_price: Decimal = ZERO
+    """Zero: no stop, and working from the start."""
+    working_ms: int = -1
+    """Since when it works; -1 while the stop price has not been reached."""
     status: str = "NEW"
     filled: Decimal = ZERO
     quote_filled: Decimal = ZERO
@@ -100,6 +106,11 @@ class VenueOrder:
     @property
     def open(self) -> bool:
         return self.status in OPEN_STATES
+
+    @property
+    def asleep(self) -> bool:
+        """A stop whose price has not been reached."""
+        return self.working_ms < 0
 
     def add(self, trade: OwnTrade) -> None:
         self.trades.append(trade)
@@ -119,6 +130,7 @@ class VenueOrder:
             "timeInForce": self.time_in_force,
             "type": self.kind,
             "side": self.side.name,
+            **({"stopPrice": text8(self.stop_price)} if self.kind in STOPS else {}),
         }
 
     def placed(self, response: str) -> dict[str, object]:
@@ -133,7 +145,7 @@ class VenueOrder:
         if response == "ACK":
             return answer
         answer |= self._core()
-        answer["workingTime"] = self.created_ms
+        answer["workingTime"] = self.working_ms
         answer["selfTradePreventionMode"] = self.stp_mode
         if response == "FULL":
             answer["fills"] = [trade.fill() for trade in self.trades]
@@ -147,12 +159,12 @@ class VenueOrder:
             "orderListId": -1,
             "clientOrderId": self.client_id,
             **self._core(),
-            "stopPrice": text8(0),
+            "stopPrice": text8(self.stop_price),
             "icebergQty": text8(0),
             "time": self.created_ms,
             "updateTime": self.updated_ms,
-            "isWorking": True,
-            "workingTime": self.created_ms,
+            "isWorking": not self.asleep,
+            "workingTime": self.working_ms,
             "selfTradePreventionMode": self.stp_mode,
         }
 
@@ -181,7 +193,7 @@ class VenueOrder:
             "f": self.time_in_force,
             "q": text8(self.quantity),
             "p": text8(self.price),
-            "P": text8(0),
+            "P": text8(self.stop_price),
             "F": text8(0),
             "g": -1,
             "C": self.client_id if cancel_id else "",
@@ -197,13 +209,13 @@ class VenueOrder:
             "T": self.updated_ms,
             "t": trade.trade_id if trade else -1,
             "I": execution_id,
-            "w": self.open,
+            "w": self.open and not self.asleep,
             "m": trade.is_maker if trade else False,
             "M": trade is not None,
             "O": self.created_ms,
             "Z": text8(self.quote_filled),
             "Y": text8(trade.price * trade.quantity if trade else 0),
             "Q": text8(self.quote_quantity),
-            "W": self.created_ms,
+            **({} if self.asleep else {"W": self.working_ms}),
             "V": self.stp_mode,
         }

@@ -9,9 +9,28 @@ from daemon.rehearsal.venue import Venue
 
 _SIDES = frozenset({"BUY", "SELL"})
 _TIMES_IN_FORCE = frozenset({"GTC", "IOC", "FOK"})
+_FORM = ("timeInForce", "price", "quantity", "quoteOrderQty", "stopPrice", "trailingDelta", "icebergQty")
+_NEEDS: dict[str, frozenset[str]] = {
+    "LIMIT": frozenset({"timeInForce", "quantity", "price"}),
+    "LIMIT_MAKER": frozenset({"quantity", "price"}),
+    "MARKET": frozenset(),
+    "STOP_LOSS": frozenset({"quantity", "stopPrice"}),
+    "STOP_LOSS_LIMIT": frozenset({"timeInForce", "quantity", "price", "stopPrice"}),
+}
 _RESPONSES = frozenset({"ACK", "RESULT", "FULL"})
 DAY_MS = 86_400_000
 UID = 354_937_868
+
+
+def _check_form(kind: str, params: Params) -> None:
+    """What an order of this type must bring (-1102), and what it must not (-1106)."""
+    needs = _NEEDS[kind]
+    for name in _FORM:
+        if params.optional(name) is None:
+            if name in needs:
+                raise errors.mandatory(name)
+        elif name not in needs and not (kind == "MARKET" and name in ("quantity", "quoteOrderQty")):
+            raise errors.not_required(name)
 
 
 def _new_order(venue: Venue, params: Params) -> NewOrder:
@@ -19,39 +38,21 @@ def _new_order(venue: Venue, params: Params) -> NewOrder:
     public = venue.markets.find(params.symbol())
     side = Side[params.choice("side", _SIDES, errors.bad_side)]
     kind = params.choice("type", frozenset(ORDER_TYPES), errors.bad_order_type)
+    _check_form(kind, params)
     price, quantity, quote_quantity = params.decimal("price"), params.decimal("quantity"), params.decimal("quoteOrderQty")
-    time_in_force = "GTC"
-    if kind == "LIMIT":
-        time_in_force = params.choice("timeInForce", _TIMES_IN_FORCE, errors.bad_time_in_force)
-    elif "timeInForce" in params:
-        raise errors.not_required("timeInForce")
-    if kind == "MARKET":
-        if price is not None:
-            raise errors.not_required("price")
-        if quantity is None and quote_quantity is None:
-            raise errors.either_mandatory("quantity", "quoteOrderQty")
-        if quantity is not None and quote_quantity is not None:
-            raise errors.bad_combination()
-    else:
-        if quantity is None:
-            raise errors.mandatory("quantity")
-        if price is None:
-            raise errors.mandatory("price")
-        if quote_quantity is not None:
-            raise errors.not_required("quoteOrderQty")
-    for name in ("stopPrice", "trailingDelta", "icebergQty"):
-        if name in params:
-            raise errors.not_required(name)
+    if kind == "MARKET" and (quantity is None) is (quote_quantity is None):
+        raise errors.either_mandatory("quantity", "quoteOrderQty") if quantity is None else errors.bad_combination()
     return NewOrder(
         symbol=public.symbol,
         market_id=public.market_id,
         client_id=params.client_id("newClientOrderId") or venue.account.generated_id(),
         side=side,
         kind=kind,
-        time_in_force=time_in_force,
+        time_in_force=params.choice("timeInForce", _TIMES_IN_FORCE, errors.bad_time_in_force, "GTC"),
         price=price,
         quantity=quantity,
         quote_quantity=quote_quantity,
+        stop_price=params.decimal("stopPrice"),
         stp_mode=params.choice(
             "selfTradePreventionMode", frozenset(STP_MODES), lambda: errors.invalid_value("selfTradePreventionMode"), "NONE"
         ),
@@ -59,7 +60,7 @@ def _new_order(venue: Venue, params: Params) -> NewOrder:
 
 
 def _response_kind(params: Params, new: NewOrder) -> str:
-    default = "ACK" if new.kind == "LIMIT_MAKER" else "FULL"
+    default = "FULL" if new.kind in ("LIMIT", "MARKET") else "ACK"
     return params.choice("newOrderRespType", _RESPONSES, lambda: errors.invalid_value("newOrderRespType"), default)
 
 

@@ -94,7 +94,7 @@ def _partial_fill(details: Details, ground: Ground) -> object:
     for order in _open(details, ground):
         listing = ground.venue.markets.find(order.market_id).market.instrument
         quantity = listing.round_quantity((order.quantity - order.filled) * min(share, Decimal(1)))
-        if quantity > 0 and order.price > 0:
+        if quantity > 0 and order.price > 0 and not order.asleep:
             through = order.price - listing.tick if order.side is Side.BUY else order.price + listing.tick
             _print(ground, order.market_id, through, quantity, order.side.opposite)
             filled.append(order.row())
