@@ -5,7 +5,7 @@ import difflib
 import ipaddress
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ import ccxt.pro
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from agents.core.errors import ConfigError
+from daemon.venues.budget import budget_for, govern, shared_place
 
 REHEARSAL = "rehearsal"
 """The built-in exchange's id. It speaks Binance's protocol and exists on loopback only."""
@@ -44,10 +45,12 @@ class ExchangeOptions:
     timeout_ms: int = 10_000
     stream_prefix: str = "/stream"
     """Path before /ws of Binance's spot streams at `base_url`; see `with_stream_path`."""
+    weight_share: float = 0.8
+    """Part of the exchange's request budget that this machine uses."""
 
     def without_keys(self) -> "ExchangeOptions":
         """The same exchange for market data."""
-        return ExchangeOptions(self.id, self.base_url, self.ca_file, timeout_ms=self.timeout_ms, stream_prefix=self.stream_prefix)
+        return replace(self, api_key="", secret="", password="")
 
 
 class OneHostResolver(AbstractResolver):
@@ -91,7 +94,7 @@ def build_client(options: ExchangeOptions) -> Exchange:
     local = dials_loopback(options)
     config: dict[str, Any] = {
         "timeout": options.timeout_ms,
-        "enableRateLimit": not local,  # a local server has no shared budget; 429 is honoured all the same
+        "enableRateLimit": not local,  # a local server paces nobody; 429 is honoured all the same
         "aiohttp_trust_env": False,
         "options": _spot_only(protocol),
     }
@@ -110,7 +113,37 @@ def build_client(options: ExchangeOptions) -> Exchange:
         exchange.urls = {**exchange.urls, "api": rewritten(exchange.urls["api"], urlsplit(options.base_url), options.stream_prefix)}
         if not options.stream_prefix:
             exchange.is_spot_url = lambda client: True  # this object reads spot streams only, and the path cannot tell
+    govern(exchange, budget_for(exchange, _host(exchange, options), options.weight_share, shared_place(not local)))
+    silence_logins(exchange)
     return exchange
+
+
+def silence_logins(exchange: Exchange) -> None:
+    """Let nobody be told of a private stream's failed login twice.
+
+    ccxt keeps a future for others who wait for the same login; when it fails and nobody waits, asyncio complains of an exception that
+    was never retrieved. The caller who logged in has it already. Only these futures are touched.
+    """
+    if not hasattr(exchange, "client"):
+        return
+    make = exchange.client
+
+    def client(url: str) -> Any:
+        connection = make(url)
+        if "future" not in vars(connection):
+            future = connection.future
+
+            def kept(message_hash: str) -> Any:
+                found = future(message_hash)
+                if str(message_hash).startswith("authenticate"):
+                    found.remove_done_callback(_retrieved)
+                    found.add_done_callback(_retrieved)
+                return found
+
+            connection.future = kept
+        return connection
+
+    exchange.client = client
 
 
 async def close_client(exchange: Exchange, timeout_s: float = 3.0) -> None:
@@ -220,6 +253,27 @@ def _session(options: ExchangeOptions) -> aiohttp.ClientSession:
         raise ConfigError(f"exchange.ca_file: {options.ca_file} holds no certificates ({error.reason})") from error
     resolver = OneHostResolver(addresses_of(parts.hostname or "")[0], parts.port or 443)
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=resolver, ssl=context), trust_env=False)
+
+
+def _host(exchange: Exchange, options: ExchangeOptions) -> str:
+    """What is called: the name that budgets and bans are kept under."""
+    if options.base_url is not None:
+        return urlsplit(options.base_url).netloc
+    urls = (url.replace("{hostname}", getattr(exchange, "hostname", None) or "") for url in _leaves(exchange.urls.get("api")))
+    return next((urlsplit(url).netloc for url in urls if url.startswith("http")), exchange.id)
+
+
+def _leaves(urls: Any) -> Iterator[str]:
+    if isinstance(urls, dict):
+        for name in sorted(urls, key=lambda name: name not in ("public", "rest", "spot")):
+            yield from _leaves(urls[name])
+    elif isinstance(urls, str):
+        yield urls
+
+
+def _retrieved(future: "asyncio.Future[Any]") -> None:
+    if not future.cancelled():
+        future.exception()
 
 
 async def _quietly(closing: Callable[[], Awaitable[Any]], timeout_s: float) -> None:

@@ -66,7 +66,7 @@ class Unsettled(VenueError):
 
 
 _CODE = re.compile(r'"code":\s*"?(-?\d+)')
-_STATUS = re.compile(r"(?:^| )(418|429) ")
+_STATUS = re.compile(r"(?:^| )(418|429)(?: |$)")
 _REFUSED_CODES = {
     -1003: "throttled", -1008: "overloaded", -1013: "filter", -1015: "throttled", -1021: "clock", -1022: "signature",
     -2010: "refused",

@@ -1,7 +1,7 @@
 """Patience with an exchange: back-off after failures, silence while banned, a bound on requests at a time.
 
-ccxt's own throttler spaces the calls of one exchange object; this adds what it lacks: `Retry-After` is honoured, nothing
-is called while banned, every request has an end, and cancels never queue behind new orders.
+The budget (`daemon/venues/budget.py`) paces and remembers bans for all processes; this is the gate of one account or feed in front of it:
+every request has an end and a lane, nothing is called while banned, and cancels never queue behind new orders.
 """
 
 import asyncio
@@ -12,14 +12,13 @@ from typing import Any, TypeVar
 from ccxt.base.errors import DDoSProtection, RateLimitExceeded
 
 from agents.core.errors import Throttled
+from daemon.venues.budget import CALL, DEFAULT_BAN_S, HARD_BAN_S, LONGEST_BAN_S, Budget, Call, Lane, budget_of, retry_after
 
 T = TypeVar("T")
 
-DEFAULT_BAN_S = 10.0
-"""Pause after a 429 without Retry-After."""
-HARD_BAN_S = 120.0
-"""Pause after a 418 without Retry-After: the exchange has already banned this address; its shortest ban is two minutes."""
 _BANNED_UNTIL = re.compile(r"banned until (\d{13})")
+_TOLD_TIMES = re.compile(r'"serverTime":\s*(\d{13}).*?"retryAfter":\s*(\d{13})')
+"""What a websocket API tells in place of a Retry-After header, in milliseconds of the exchange's clock."""
 
 
 class Backoff:
@@ -48,49 +47,68 @@ def ban_seconds(error: BaseException, headers: Any) -> float | None:
     """
     if not isinstance(error, DDoSProtection | RateLimitExceeded) or "-2015" in str(error):
         return None
-    for name, value in dict(headers or {}).items():
-        if name.lower() == "retry-after":
-            try:
-                return min(max(float(value), 0.5), 3 * 86_400.0)
-            except ValueError:
-                break
+    told = retry_after({name.lower(): value for name, value in dict(headers or {}).items()})
+    if told is None and (times := _TOLD_TIMES.search(str(error))):
+        told = (int(times[2]) - int(times[1])) / 1000
+    if told is not None:
+        return min(max(told, 0.5), LONGEST_BAN_S)
     return HARD_BAN_S if " 418 " in f" {error} " or _BANNED_UNTIL.search(str(error)) else DEFAULT_BAN_S
 
 
 class Throttle:
-    """The gate before all REST calls of one exchange object."""
+    """The gate before all calls of one account or feed. `lane` is where its calls run unless they say otherwise."""
 
-    def __init__(self, timeout_s: float, concurrency: int = 8, urgent: int = 4) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self, timeout_s: float, concurrency: int = 8, urgent: int = 4, lane: Lane = Lane.DATA) -> None:
+        self.timeout_s = timeout_s
+        self._lane = lane
         self._lanes = {False: asyncio.Semaphore(concurrency), True: asyncio.Semaphore(urgent)}
         self._until = 0.0
+        self._budgets: list[Budget] = []
         self.bans = 0
 
     def banned_s(self) -> float:
-        """Seconds until calls are allowed again, 0 when they are."""
-        return max(0.0, self._until - asyncio.get_running_loop().time())
+        """Seconds until calls are allowed again, 0 when they are; also when another process of this machine was told so."""
+        now = asyncio.get_running_loop().time()
+        return max(0.0, self._until - now, *(budget.banned_s(now) for budget in self._budgets))
 
     def heed(self, error: BaseException, headers: Any) -> None:
         """Take note of an error; if it is a ban, no call is made until it ends."""
         if (pause := ban_seconds(error, headers)) is not None:
+            now = asyncio.get_running_loop().time()
             self.bans += 1
-            self._until = max(self._until, asyncio.get_running_loop().time() + pause)
+            self._until = max(self._until, now + pause)
+            for budget in self._budgets:
+                budget.ban(pause, now)
 
     async def call(
-        self, exchange: Any, request: Callable[[], Awaitable[T]], *, urgent: bool = False, wait_for_ban: bool = True
-    ) -> T:
+        self, exchange: Any, request: Callable[[], Awaitable[T]], *, urgent: bool = False, wait_for_ban: bool = True,
+        lane: Lane | None = None,
+    ) -> T:  # fmt: skip
         """One request with its own time-out, which raises TimeoutError.
 
         While banned it waits, or raises Throttled when `wait_for_ban` is off (nothing was sent then).
         """
+        self._know(exchange)
         while (pause := self.banned_s()) > 0:
             if not wait_for_ban:
                 raise Throttled(f"the exchange wants no request for another {pause:.0f} s")
             await asyncio.sleep(pause)
         async with self._lanes[urgent]:
+            call = Call(Lane.PROTECT if urgent else lane or self._lane)
+            token = CALL.set(call)
             try:
-                async with asyncio.timeout(self._timeout_s):
+                async with asyncio.timeout(self.timeout_s):
                     return await request()
             except (DDoSProtection, RateLimitExceeded) as error:
-                self.heed(error, getattr(exchange, "last_response_headers", None))
+                if call.punished:  # the answer itself was heard, with its headers
+                    self.bans += 1
+                else:
+                    self.heed(error, getattr(exchange, "last_response_headers", None))
                 raise
+            finally:
+                CALL.reset(token)
+
+    def _know(self, exchange: Any) -> None:
+        budget = budget_of(exchange)
+        if budget is not None and budget not in self._budgets:
+            self._budgets.append(budget)
