@@ -10,9 +10,9 @@ import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,8 @@ class LearnerOptions:
     publish_every_s: float = 15.0
     seed: int = 0
     device: str = "cpu"
+    offline_data: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
     queue_rows: int = 8192
     """Rows that wait for a process that is busy or being restarted; the oldest give way."""
     silence_s: float = 180.0

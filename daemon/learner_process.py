@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from agents.core.errors import DataError, Diverged, ModelError, TradingError
 from agents.learning.fast import fastest_products
 from agents.learning.guards import Refused
 from agents.learning.learner import AgentSpec, Learner, LearnerConfig, average, found_device
+from agents.learning.options import Options
+from agents.learning.replay import ReplayBuffer
 from agents.learning.sac import SACConfig
 from daemon import learner_frames
 from daemon.door import MonotonicClock
@@ -40,6 +43,8 @@ each and all go into the journal."""
 PATIENCE = 3
 """So many refused candidates in a row send the learner back to its last publication, and so many ways back without a
 publication in between end the process."""
+TQC_QUANTILES = 25
+"""Kuznetsov et al. 2020."""
 FORMAT = 2
 """Of what lies in a learner's folder."""
 _PR_SET_PDEATHSIG = 1
@@ -84,14 +89,38 @@ def _learner(frame: learner_frames.Frame, state: Path) -> Learner:
     hidden = tuple(given["hidden_sizes"])
     names = ("learning_rate", "batch_size", "gamma", "tau", "alpha", "automatic_entropy_tuning")
     sac = SACConfig(policy_hiddens=hidden, q_hiddens=hidden, **{name: given[name] for name in names})
-    config = LearnerConfig(sac, given["replay_buffer_size"], given["min_rows"], given["update_to_data"], device=given["device"])
     specs = [AgentSpec(*spec) for spec in given["specs"]]
-    # Other columns, agents, widths or kinds of device learn in a folder of their own: nothing is reshaped, and nothing that was learned is lost.
-    shape = json.dumps([FORMAT, given["spec"], given["specs"], hidden, found_device(config.device)])
+    options, accumulate = _options(given["options"], [spec.name for spec in specs])
+    config = LearnerConfig(
+        sac, given["replay_buffer_size"], given["min_rows"], given["update_to_data"], device=given["device"], options=options,
+        accumulate=accumulate,
+    )  # fmt: skip
+    # Other columns, agents, widths, options or kinds of device learn in a folder of their own: nothing is reshaped, and nothing that was learned is lost.
+    changed = [{name: asdict(one) for name, one in options.items()}] if not all(one == Options() for one in options.values()) else []
+    shape = json.dumps([FORMAT, given["spec"], given["specs"], hidden, found_device(config.device), *changed])
     folder = state / hashlib.sha256(shape.encode()).hexdigest()[:16]
     largest = max(specs, key=lambda one: one.state_dim)
     products = fastest_products(asyncio.get_running_loop().time, largest.state_dim, largest.action_dim, sac)
-    return Learner(specs, config, given["seed"], folder, given["spec"], products)
+    return Learner(specs, config, given["seed"], folder, given["spec"], products, _offline(given["offline_data"], specs))
+
+
+def _options(given: Mapping[str, Any], agents: list[str]) -> tuple[dict[str, Options], int]:
+    """What is changed, by agent, and the number of batches an update; only the risk agent is averse to the tail."""
+    told = dict(given)
+    accumulate, cvar, longest = told.pop("accumulate", 1), told.pop("risk_cvar", 1.0), told.pop("max_gradient_norm", None)
+    shared = Options(**told, **({} if longest is None else {"max_gradient_norm": longest}))
+    options = dict.fromkeys(agents, shared)
+    if cvar < 1 and "risk" in options:
+        options["risk"] = replace(shared, cvar=cvar, quantiles=shared.quantiles or TQC_QUANTILES)
+    return options, accumulate
+
+
+def _offline(paths: list[str], specs: list[AgentSpec]) -> dict[str, ReplayBuffer]:
+    if not paths:
+        return {}
+    from agents.jobs.datasets import offline_rings  # It brings polars, which a learner without such files does not need.
+
+    return offline_rings([Path(path) for path in paths], {one.name: (one.state_dim, one.action_dim, one.hash) for one in specs})
 
 
 class _Work:

@@ -172,6 +172,31 @@ class Safety(Section):
     reconcile_s: Positive = Field(10.0, description="Seconds between two comparisons of the ledger with the exchange's balances.")
 
 
+class LearningOptions(Section):
+    """What can be changed about the agents' SAC; all off, because none has earned the default (docs/learning.md, "Ablation")."""
+
+    layer_norm: bool = Field(False, description="LayerNorm between the layers of the critics.")
+    droq_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout in the critics, with LayerNorm (DroQ; 0.01 in its paper).")
+    crossq: bool = Field(False, description="Batch renormalisation in the critics in place of target networks (CrossQ).")
+    quantiles: int = Field(0, ge=0, le=200, description="Quantiles of each critic (TQC; 25 in its paper); 0 keeps expected values.")
+    quantiles_dropped: int = Field(2, ge=0, description="Largest quantiles of each critic that are left out of the target.")
+    risk_cvar: Fraction = Field(
+        1.0, gt=0, description="Below 1 the risk agent climbs the mean of this worst share of quantiles (25 where `quantiles` is 0)."
+    )
+    prioritized_replay: bool = Field(False, description="Draw rows as they surprised, in place of market times.")
+    max_gradient_norm: Positive | None = Field(None, description="Longest gradient of one step; none clips nothing.")
+    mixed_precision: bool = Field(False, description="Products in bfloat16; always so on a GPU.")
+    accumulate: int = Field(1, ge=1, le=64, description="Batches whose gradients make one update.")
+
+    @model_validator(mode="after")
+    def _possible(self) -> "LearningOptions":
+        if self.crossq and (self.layer_norm or self.droq_dropout):
+            raise ValueError("crossq normalises by batch; leave layer_norm and droq_dropout off")
+        if self.quantiles and self.quantiles <= max(self.quantiles_dropped, 1):
+            raise ValueError("quantiles must be 0 or at least 2, and more than quantiles_dropped")
+        return self
+
+
 class ReinforcementLearning(Section):
     """How the four agents learn, in a process of their own."""
 
@@ -198,6 +223,10 @@ class ReinforcementLearning(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "cpu", description="Where the networks learn; auto takes a GPU where there is one. Only the CPU gives the same numbers everywhere."
     )
+    offline_data: Annotated[tuple[Path, ...], BeforeValidator(_words)] = Field(
+        (), description="Files of transitions (.npz, .parquet) that make up half of each batch of the agent that they name."
+    )
+    options: LearningOptions = Field(LearningOptions(), description="What can be changed about the agents' SAC.")
 
 
 class Agents(Section):

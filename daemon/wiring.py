@@ -19,6 +19,7 @@ from agents.market.frictions import (
 )
 from agents.market.observation import ACTION_SIZES, SPEC_HASH, SPECS, STATE_SIZES
 from daemon.learner import LearnerOptions
+from daemon.learner_data import require_offline
 from daemon.settings import Settings
 
 
@@ -51,13 +52,15 @@ def frictions(settings: Settings) -> Frictions:
 
 
 def learner_options(settings: Settings, config: EngineConfig) -> LearnerOptions:
-    """What the learner process is told."""
+    """What the learner process is told. Raises ConfigError for offline data that cannot be used."""
     learning = settings.reinforcement_learning
     specs = tuple((agent, STATE_SIZES[agent], ACTION_SIZES[agent], SPECS[agent].hash) for agent in config.agents)
+    require_offline(learning.offline_data, specs)
     return LearnerOptions(
         settings.state_dir / "learner", specs, SPEC_HASH, learning_rate=learning.learning_rate, batch_size=learning.batch_size,
         replay_buffer_size=learning.replay_buffer_size, gamma=learning.gamma, tau=learning.tau, alpha=learning.alpha,
         automatic_entropy_tuning=learning.automatic_entropy_tuning, hidden_sizes=learning.hidden_sizes,
         update_to_data=learning.update_to_data, min_rows=learning.min_rows, publish_every_s=learning.publish_every_s,
-        seed=learning.seed, device=learning.device,
+        seed=learning.seed, device=learning.device, offline_data=tuple(str(path.absolute()) for path in learning.offline_data),
+        options=learning.options.model_dump(),
     )  # fmt: skip

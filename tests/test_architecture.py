@@ -34,7 +34,7 @@ FLOORS = table(
     daemon__venues="agents.core agents.market daemon.door daemon.errors daemon.settings",
     daemon__publish="agents.core daemon.errors",
     daemon__rehearsal="agents.core agents.market daemon.door daemon.errors daemon.logs",
-    daemon__learner_process="agents.core agents.learning agents.models agents.serving agents.market daemon.errors daemon.logs daemon.door"
+    daemon__learner_process="agents.core agents.learning agents.models agents.serving agents.market agents.jobs daemon.errors daemon.logs daemon.door"
     " daemon.learner_frames daemon.learner_history",
 )
 

@@ -38,6 +38,8 @@ def append(columns: Mapping[str, ArrayLike], ring: ReplayBuffer, source: str) ->
         if not np.isfinite(values).all():
             row = int(np.argmin(np.isfinite(values).reshape(count, -1).all(1)))
             raise DataError(f"{source}: column {name} holds a NaN or an infinity in row {row}")
+    if (beyond := np.abs(found["action"]).reshape(count, -1) > 1).any():
+        raise DataError(f"{source}: column action leaves [-1, 1] in row {int(np.argmax(beyond.any(1)))}; scale it to the agent's own span")
     if "time" in found:
         order = np.argsort(found["time"], kind="stable")
         found = {name: values[order] for name, values in found.items()}
@@ -65,9 +67,14 @@ def mixed(offline: ReplayBuffer, online: ReplayBuffer, size: int, rng: np.random
     half = size // 2 if online.usable else size
     if not offline.usable:
         half = 0
-    parts = [
-        ring.sample_by_time(count, rng) if by_time else ring.sample(count, rng)
-        for ring, count in ((offline, half), (online, size - half))
-        if count
-    ]
-    return parts[0] if len(parts) == 1 else Rows(*(np.concatenate(pair) for pair in zip(*parts, strict=True)))
+    return joined(*(draw(ring, count, rng, by_time) for ring, count in ((offline, half), (online, size - half)) if count))
+
+
+def draw(ring: ReplayBuffer, count: int, rng: np.random.Generator, by_time: bool) -> Rows:
+    """`count` rows, by market time or one like the other."""
+    return ring.sample_by_time(count, rng) if by_time else ring.sample(count, rng)
+
+
+def joined(first: Rows, *more: Rows) -> Rows:
+    """One batch, its parts in this order."""
+    return Rows(*(np.concatenate(parts) for parts in zip(first, *more, strict=True))) if more else first

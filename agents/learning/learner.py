@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,10 +21,11 @@ from torch import Tensor
 from agents.core.errors import ConfigError, Diverged, SpecMismatch
 from agents.learning import checkpoint
 from agents.learning.composed import ComposedSAC
-from agents.learning.datasets import mixed
+from agents.learning.datasets import draw, joined, mixed
 from agents.learning.fast import FastSAC
 from agents.learning.guards import Guards, Weights, examine, prior
 from agents.learning.options import Options
+from agents.learning.priorities import PrioritizedReplay
 from agents.learning.products import Products
 from agents.learning.replay import Floats, ReplayBuffer
 from agents.learning.sac import SAC, SACConfig
@@ -66,9 +67,14 @@ class LearnerConfig:
     """Draw market times and a row of each, because the symbols of one time are about one sample."""
     normalize_observations: bool = True
     """Without it columns of different sizes make the critic diverge (docs/learning.md, "Stability")."""
+    options: Mapping[str, Options] = field(default_factory=dict)
+    """By agent what is changed about its SAC. Columns are scaled here and rewards where they are made, so that the two scalings
+    of the options are not for this learner."""
+    accumulate: int = 1
+    """Batches whose gradients make one update."""
 
     def __post_init__(self) -> None:
-        for name in ("replay_buffer_size", "minimum_rows", "updates_per_row", "probe_rows"):
+        for name in ("replay_buffer_size", "minimum_rows", "updates_per_row", "probe_rows", "accumulate"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
 
@@ -105,7 +111,7 @@ class Learner:
         self.spec = hashlib.sha256(repr(sorted(self.specs.items())).encode()).hexdigest() if spec is None else spec
         self.rng = np.random.default_rng(seed)
         self.offline = dict(offline or {})
-        """Rings by agent from which half of each batch is drawn."""
+        """Rings by agent from which half of each batch is drawn; they never count as new rows."""
         self.version = 0
         self.notice = ""
         """What went wrong with the last checkpoint, if it was not the last one that could be resumed."""
@@ -117,21 +123,35 @@ class Learner:
         """By agent what the last look found: share of dormant units, effective rank, saturation, entropy."""
         self._published = {name: prior(self._weights(name)) for name in self.agents}
         self.rings = {one.name: self._ring(one) for one in specs}
+        self._seen = dict.fromkeys(self.agents, 0)
+        """How many rows of each ring its scale has seen."""
+        self._seen_offline: dict[str, str] = {}
+        """By agent the fingerprint of the offline rows that its scale has seen."""
         if directory is not None and (directory / checkpoint.CURRENT).exists():
             self._resume(directory)
         for name in self.agents:
+            self._measure_offline(name)
             self._measure(name)
         self._good = self._state()
 
     def _algorithm(self, spec: AgentSpec, products: Products | None) -> SAC | ComposedSAC:
-        sizes = spec.state_dim, spec.action_dim
-        if self.device == "cuda":
-            return ComposedSAC(*sizes, self.config.sac, self.rng, Options(mixed_precision=True), device="cuda")
-        return FastSAC(*sizes, self.config.sac, self.rng, products)
+        given = spec.state_dim, spec.action_dim, self.config.sac, self.rng
+        options = self._options(spec.name)
+        if options.plain and self.config.accumulate == 1 and self.device == "cpu":
+            return FastSAC(*given, products)
+        options = replace(options, mixed_precision=options.mixed_precision or self.device == "cuda")
+        return ComposedSAC(*given, options, micro_batch=self.config.sac.batch_size, device=self.device)
+
+    def _options(self, agent: str) -> Options:
+        return self.config.options.get(agent, Options())
 
     def _ring(self, spec: AgentSpec) -> ReplayBuffer:
         path = None if self.directory is None else self.directory / f"{spec.name}.ring"
-        return ReplayBuffer(spec.state_dim, spec.action_dim, self.config.replay_buffer_size, path, f"{self.spec}|{spec.hash}")
+        given = spec.state_dim, spec.action_dim, self.config.replay_buffer_size, path, f"{self.spec}|{spec.hash}"
+        options = self._options(spec.name)
+        if not options.prioritized_replay:
+            return ReplayBuffer(*given)
+        return PrioritizedReplay(*given, exponent=options.priority_exponent, correction=options.priority_correction)
 
     @property
     def updates(self) -> int:
@@ -155,11 +175,19 @@ class Learner:
         return count
 
     def _measure(self, agent: str) -> None:
-        """Let the scale see what the ring holds and it has not seen."""
-        ring, scale = self.rings[agent], self.scales[agent]
-        if (unseen := ring.committed - scale.count) > 0:
-            scale.extend(ring.latest(unseen).state)
-            scale.count = ring.committed
+        """Let the scale see what the ring holds and it has not seen; what was lived under a fault is left out."""
+        for rows in self.rings[agent].since(self._seen[agent]):
+            self.scales[agent].extend(rows.state)
+        self._seen[agent] = self.rings[agent].committed
+
+    def _measure_offline(self, agent: str) -> None:
+        """The same for the offline rows, once however often the learner resumes."""
+        ring = self.offline.get(agent)
+        if ring is None or self._seen_offline.get(agent) == (found := ring.fingerprint()):
+            return
+        for rows in ring.since(0):
+            self.scales[agent].extend(rows.state)
+        self._seen_offline[agent] = found
 
     def act(self, agent: str, states: Floats) -> Floats:
         """What the newest actor does, published or not: mean actions (rows, actions) for raw states (rows, columns)."""
@@ -175,21 +203,36 @@ class Learner:
 
     def _may_update(self, name: str) -> bool:
         ring = self.rings[name]
-        limit = self.config.updates_per_row * ring.committed
+        limit = self.config.updates_per_row * ring.learnable
         return ring.usable >= self.config.minimum_rows and self.agents[name].updates + 1 <= limit
 
     def _update(self, name: str) -> dict[str, float]:
-        ring, sac = self.rings[name], self.agents[name]
-        size, by_time = self.config.sac.batch_size, self.config.sample_by_time
-        if name in self.offline:
-            rows = mixed(self.offline[name], ring, size, self.rng, by_time)
+        sac = self.agents[name]
+        ring, offline = self.rings[name], self.offline.get(name)
+        size, by_time = self.config.sac.batch_size * self.config.accumulate, self.config.sample_by_time
+        if isinstance(ring, PrioritizedReplay) and isinstance(sac, ComposedSAC):
+            info = self._update_by_priority(name, sac, ring, size)
         else:
-            draw = ring.sample_by_time if by_time else ring.sample
-            rows = draw(min(size, ring.usable), self.rng)
-        info = sac.update(self.scales[name].rows(rows))
+            if offline is not None:
+                rows = mixed(offline, ring, size, self.rng, by_time)
+            else:
+                rows = draw(ring, min(size, ring.usable), self.rng, by_time)
+            info = sac.update(self.scales[name].rows(rows))
         if sac.updates % _HEALTH_EVERY == 1:
             self.health[name] = examine(self._weights(name), self._probes(name))
         return info | self.health[name]
+
+    def _update_by_priority(self, name: str, sac: ComposedSAC, ring: PrioritizedReplay, size: int) -> dict[str, float]:
+        """Online rows as they surprised; offline rows, half of the batch, as they come."""
+        offline = self.offline.get(name)
+        half = size // 2 if offline is not None and offline.usable else 0
+        rows, weights, slots = ring.sample_weighted(min(size - half, ring.usable), self.rng)
+        if offline is not None and half:
+            rows = joined(rows, draw(offline, half, self.rng, self.config.sample_by_time))
+            weights = np.concatenate((weights, np.ones(half, np.float32)))
+        info, errors = sac.update_weighted(self.scales[name].rows(rows), weights)
+        ring.learned(slots, errors[: len(slots)])
+        return info
 
     def _probes(self, name: str) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(self.rings[name].latest(self.config.probe_rows).state))
@@ -262,6 +305,8 @@ class Learner:
             "spec": self.spec,
             "version": self.version,
             "updates": {name: sac.updates for name, sac in self.agents.items()},
+            "seen": self._seen,
+            "seen_offline": self._seen_offline,
             "rng": self.rng.bit_generator.state,
         }
         checkpoint.save(self.directory, tensors, meta)
@@ -276,6 +321,8 @@ class Learner:
             sac.load(own)
             self.scales[name].load(apart["scale."])
             sac.updates, self._published[name] = int(meta["updates"][name]), apart["published."]
+            self._seen[name] = min(int(meta.get("seen", {}).get(name, self.scales[name].count)), self.rings[name].committed)
+        self._seen_offline = dict(meta.get("seen_offline", {}))
         self.version = int(meta["version"])
         self.rng.bit_generator.state = meta["rng"]
 

@@ -11,7 +11,7 @@ import hashlib
 import mmap
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,8 @@ _LINE = 64
 """Bytes of a cache line."""
 _RESERVE = 8 << 20
 """Bytes of disk made sure of at a time."""
+_CHUNK = 65_536
+"""Rows gathered at a time where all are wanted."""
 _DOUBT = 65_536
 """How many of the oldest rows are verified on opening: more than are ever written between two flushes."""
 _HEADER = np.dtype(
@@ -113,6 +115,11 @@ class ReplayBuffer:
         return len(self) - self._flagged
 
     @property
+    def learnable(self) -> int:
+        """Rows ever added, less the quarantined ones that are still kept: what updates are allowed for."""
+        return self.committed - self._flagged
+
+    @property
     def _first(self) -> int:
         return max(0, int(self._header["begun"][0]) - self.capacity)
 
@@ -178,6 +185,17 @@ class ReplayBuffer:
     def latest(self, size: int) -> Rows:
         """The newest `size` transitions (or all there are), oldest first."""
         return self._gather(np.arange(max(self._first, self.committed - size), self.committed))
+
+    def since(self, number: int) -> Iterator[Rows]:
+        """What may be learned from of the rows from the `number`-th ever added on, oldest first, in chunks."""
+        for start in range(max(self._first, number), self.committed, _CHUNK):
+            index = np.arange(start, min(start + _CHUNK, self.committed))
+            yield self._gather(index[~self._flags[index % self.capacity]])
+
+    def fingerprint(self) -> str:
+        """A hash over the rows that are kept, from their checksums."""
+        checks = self._rows["check"][np.arange(self._first, self.committed) % self.capacity]
+        return hashlib.sha256(checks.tobytes()).hexdigest()
 
     def flush(self) -> None:
         """Make everything added so far safe against a power cut. Takes as long as the disk does: keep it off the hot path."""

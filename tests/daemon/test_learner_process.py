@@ -15,10 +15,13 @@ import numpy as np
 import psutil
 
 from agents.core.events import UNSTAMPED, NewWeights
+from agents.jobs.datasets import write_transitions
 from agents.market.observation import Experience
 from agents.serving.actors import Actors
 from daemon import learner_history
 from daemon.learner import NICENESS, LearnerClient, LearnerOptions
+from daemon.learner_frames import Frame
+from daemon.learner_process import _learner
 
 SPECS = (("risk", 6, 2, "r"), ("short_term", 8, 4, "s"))
 WITHIN_S = 60.0
@@ -262,3 +265,27 @@ async def test_what_was_reported_is_in_the_history(tmp_path):
     last = learner_history.read(tmp_path)[-1]
     assert (last["updates"], last["experiences"]) == (160, 40)
     assert {"reward", "entropy", "alpha", "q_spread", "td_error", "action_saturation", "effective_rank"} <= set(last["agents"]["risk"])
+
+
+async def test_offline_rows_and_options_are_the_processs_too(tmp_path):
+    states = np.random.default_rng(0).standard_normal((50, 6))
+    path = tmp_path / "x.npz"
+    columns = {"state": states, "action": np.zeros((50, 2)), "reward": np.full(50, 100.0), "next_state": states, "done": np.zeros(50)}
+    write_transitions(path, "risk", "r", columns)
+    changed = {"offline_data": (str(path),), "options": {"risk_cvar": 0.5, "max_gradient_norm": 1.0, "accumulate": 2}}
+    async with running(options(tmp_path / "state", **changed)) as session:
+        session.client.offer(rows(40))
+        event = await session.next_weights()
+        assert Actors.from_payload(event.payload, "spec").act("risk", np.ones((1, 6), np.float32)).any()
+        await session.until(lambda status: bool(status["agents"]))
+        assert session.client.status["agents"]["risk"]["reward"] > 20
+    assert session.client.status["error"] == ""
+
+
+async def test_options_learn_in_a_folder_of_their_own(tmp_path):
+    given = options(tmp_path)
+    for changed, folders in (({}, 1), ({"layer_norm": True}, 2), ({}, 2), ({"accumulate": 2}, 2)):
+        told = {name: getattr(given, name) for name in given.__slots__} | {"options": changed}
+        learner = _learner(Frame("configure", told, b""), tmp_path)
+        learner.close()
+        assert len(list(tmp_path.iterdir())) == folders

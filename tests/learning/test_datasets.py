@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from agents.core.errors import DataError
-from agents.jobs.datasets import read_transitions
+from agents.jobs.datasets import labelled, offline_rings, read_transitions, write_transitions
 from agents.learning.datasets import append, mixed
 from agents.learning.replay import ReplayBuffer
 
@@ -40,6 +40,7 @@ def test_an_npz_is_read_under_its_own_and_others_names(tmp_path):
     (lambda c: c["next_state"].__setitem__((4, 1), np.nan), "column next_state holds a NaN or an infinity in row 4"),
     (lambda c: c.update(action=c["action"].astype(str)), "column action holds <U"),
     (lambda c: c.update(elapsed=np.full(N, -1.0)), "elapsed is negative"),
+    (lambda c: c["action"].__setitem__((3, 0), 1.5), r"column action leaves \[-1, 1\] in row 3"),
 ])  # fmt: skip
 def test_bad_columns_are_named_with_their_file_and_nothing_enters(tmp_path, change, words):
     given, ring = columns(), ReplayBuffer(S, A, 100)
@@ -104,3 +105,42 @@ def test_while_one_is_empty_the_other_gives_all():
     assert mixed(ring_of(1.0), empty, 8, rng).reward.tolist() == [1.0] * 8
     with pytest.raises(DataError, match="empty"):
         mixed(empty, empty, 8, rng)
+
+
+SPECS = {"risk": (S, A, "r" * 64), "short_term": (S, A + 1, "s" * 64)}
+
+
+def test_files_that_say_whom_they_are_for_become_one_ring_an_agent(tmp_path):
+    import polars
+
+    write_transitions(tmp_path / "a.npz", "risk", "r" * 64, columns(1.0))
+    table = polars.DataFrame({name: list(values) if values.ndim == 2 else values for name, values in columns(2.0).items()})
+    table.write_parquet(tmp_path / "b.parquet", metadata={"agent": "risk", "schema": "r" * 64})
+    rings = offline_rings([tmp_path / "a.npz", tmp_path / "b.parquet"], SPECS)
+    assert list(rings) == ["risk"]
+    assert rings["risk"].latest(100).reward.tolist() == [1.0] * N + [2.0] * N
+    assert labelled(tmp_path / "b.parquet", SPECS).agent == "risk"
+
+
+@pytest.mark.parametrize(("agent", "schema", "words"), [
+    ("risk", "x" * 64, r"other columns of risk \(schema xxxxxxxxxxxx, not rrrrrrrrrrrr\)"),
+    ("long_term", "r" * 64, "agent 'long_term'; those that learn are risk, short_term"),
+    ("", "r" * 64, "does not say its agent"),
+    ("risk", "", "does not say its schema"),
+])  # fmt: skip
+def test_files_for_others_are_refused_by_name(tmp_path, agent, schema, words):
+    path = tmp_path / "x.npz"
+    write_transitions(path, agent, schema, columns())
+    for read in (lambda: labelled(path, SPECS), lambda: offline_rings([path], SPECS)):
+        with pytest.raises(DataError, match=rf"x\.npz: .*{words}"):
+            read()
+
+
+def test_a_file_that_was_cut_short_is_said_before_and_after(tmp_path):
+    write_transitions(tmp_path / "x.npz", "risk", "r" * 64, columns())
+    whole = (tmp_path / "x.npz").read_bytes()
+    (tmp_path / "x.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"x\.npz: cannot be read"):
+        labelled(tmp_path / "x.npz", SPECS)
+    with pytest.raises(DataError, match=r"x\.npz: cannot be read"):
+        offline_rings([tmp_path / "x.npz"], SPECS)

@@ -1,12 +1,17 @@
 """Four sizes learn side by side, no faster than rows come, and only sound weights go out."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from agents.core.errors import ConfigError, Diverged, NotFinite, SpecMismatch
+from agents.learning.composed import ComposedSAC
+from agents.learning.fast import FastSAC
 from agents.learning.guards import Guards, Refused
 from agents.learning.learner import AgentSpec, Learner, LearnerConfig, average
+from agents.learning.options import Options
 from agents.learning.replay import ReplayBuffer
 from agents.learning.sac import SACConfig
 from agents.serving.actors import Actors
@@ -179,13 +184,103 @@ def test_half_of_each_batch_comes_from_the_offline_ring():
     assert learner.step()["risk"]["reward"] == 4.0
 
 
-def test_rows_taken_under_a_fault_do_not_count_towards_the_first_update():
+def test_rows_taken_under_a_fault_neither_allow_updates_nor_move_the_scale():
     learner = Learner(SPECS, CONFIG)
-    states = np.zeros((40, 6))
+    states = np.full((40, 6), 1e5)
     learner.add("risk", states, np.zeros((40, 2)), np.zeros(40), states, np.zeros(40), 1.0, 0, 0, 1)
     assert learner.step() is None
     feed(learner, "risk", 16)
-    assert learner.step() is not None
+    while learner.step() is not None:
+        pass
+    assert learner.updates == 4 * 16
+    assert learner.scales["risk"].count == 16
+    assert np.abs(learner.scales["risk"].mean).max() < 2
+
+
+def offline_ring(value: float) -> ReplayBuffer:
+    offline = ReplayBuffer(6, 2, 100)
+    states = np.random.default_rng(1).normal(value, 1.0, (50, 6))
+    offline.add(states, np.zeros((50, 2)), np.zeros(50), states, np.zeros(50))
+    return offline
+
+
+def test_offline_rows_are_in_the_scale_once_however_often_it_resumes(tmp_path):
+    for turn in range(3):
+        learner = Learner(SPECS, CONFIG, directory=tmp_path, offline={"risk": offline_ring(100.0)})
+        feed(learner, "risk", 10, seed=turn)
+        assert learner.scales["risk"].count == 50 + 10 * (turn + 1)
+        learner.close()
+    assert learner.scales["risk"].mean == pytest.approx(np.full(6, 5000 / 80), abs=1.0)
+    other = Learner(SPECS, CONFIG, directory=tmp_path, offline={"risk": offline_ring(200.0)})
+    assert other.scales["risk"].count == 130
+    other.close()
+
+
+def test_offline_rows_allow_no_update():
+    learner = Learner(SPECS, CONFIG, offline={"risk": offline_ring(0.0)})
+    assert learner.step() is None
+    feed(learner, "risk", 16)
+    while learner.step() is not None:
+        pass
+    assert learner.updates == 4 * 16
+
+
+OPTIONS = [
+    {"layer_norm": True},
+    {"droq_dropout": 0.05},
+    {"crossq": True},
+    {"quantiles": 8, "cvar": 0.25},
+    {"prioritized_replay": True},
+    {"max_gradient_norm": 0.5},
+    {"mixed_precision": True},
+]
+
+
+@pytest.mark.parametrize("offline", [False, True])
+@pytest.mark.parametrize("changed", OPTIONS)
+def test_an_agents_options_are_its_own_and_it_publishes_and_resumes(tmp_path, changed, offline):
+    config = dataclasses.replace(CONFIG, options={"risk": Options(**changed)})
+    more = {"risk": offline_ring(0.0)} if offline else {}
+    learner = Learner(SPECS, config, directory=tmp_path, offline=more)
+    assert (type(learner.agents["risk"]), type(learner.agents["short_term"])) == (ComposedSAC, FastSAC)
+    for agent in learner.specs:
+        feed(learner, agent, 40)
+    for _ in range(3):
+        assert {"q_spread", "td_error", "effective_rank"} <= set(learner.step()["risk"])
+    published = learner.publish()
+    state = np.random.default_rng(5).standard_normal((9, 6), np.float32)
+    served = Actors.from_payload(published.payload, learner.spec).act("risk", state)
+    assert served.any()
+    np.testing.assert_allclose(served, learner.act("risk", state), atol=1e-5)
+    learner.step()
+    learner.close()
+    again = Learner(SPECS, config, directory=tmp_path, offline=more)
+    assert (again.updates, again.payload()) == (8, published.payload)
+    np.testing.assert_array_equal(again.act("risk", state), learner.act("risk", state))
+    assert again.step() is not None
+
+
+def test_accumulated_batches_make_one_update():
+    learner = Learner(SPECS, dataclasses.replace(CONFIG, accumulate=3))
+    feed(learner, "risk", 200)
+    seen = []
+    update = learner.agents["risk"].update
+    learner.agents["risk"].update = lambda rows: (seen.append(len(rows.reward)), update(rows))[1]
+    learner.step()
+    assert seen == [96]
+    assert learner.agents["risk"].micro_batch == 32
+
+
+def test_rows_that_surprise_are_drawn_more_often():
+    learner = Learner(SPECS, dataclasses.replace(CONFIG, options={"risk": Options(prioritized_replay=True)}))
+    states = np.zeros((100, 6))
+    reward = np.where(np.arange(100) < 5, 50.0, 0.0)
+    learner.add("risk", states, np.zeros((100, 2)), reward, states, np.ones(100))
+    for _ in range(20):
+        learner.step()
+    ring = learner.rings["risk"]
+    drawn = ring.sample_weighted(2000, np.random.default_rng(0))[0].reward
+    assert (drawn > 0).mean() > 0.15
 
 
 def test_each_update_tells_how_alive_the_network_is():
