@@ -16,7 +16,7 @@ from decimal import Decimal
 
 from agents.core.instruments import NS, ZERO, Instrument, Side, Symbol
 from agents.core.ledger import Ledger, Order
-from agents.core.orders import Cancel, Command, OrderId, OrderState, Place, client_order_id
+from agents.core.orders import Amend, Cancel, Command, OrderId, OrderState, Place, client_order_id
 from agents.desk.gate import Standing, gate, is_stop, known_mark
 from agents.desk.limits import Limits, smallest_notional
 from agents.desk.sheet import RESTING, PlanContext
@@ -37,8 +37,8 @@ STEP = 0.1
 """A stop is moved when its level is a tenth of its distance away: less is not worth a place in the message rate."""
 LACK = Decimal("0.2")
 """Sells may lack a fifth of what they want before the stop shrinks; drift of the mark is no reason."""
-SLACK = Decimal("0.1")
-"""A stop grows when a tenth of what it should cover is uncovered."""
+SLACK = Decimal("0.25")
+"""A stop grows when a quarter of what it should cover is uncovered."""
 EXCHANGE, DAEMON, NOBODY = "exchange", "daemon", "none"
 """Who holds a position's stop."""
 
@@ -82,6 +82,8 @@ class Protection:
         self._outlived: dict[Symbol, int] = {}
         self._reached: dict[Symbol, int] = {}
         self._latest: dict[Symbol, OrderId] = {}
+        self._amended: dict[OrderId, OrderId] = {}
+        """Old order -> new one, while the exchange has not confirmed the amendment: of the two only one can fill."""
 
     def guard(self, market: MarketState, ledger: Ledger, limits: Limits, context: PlanContext, levels: Mapping[Symbol, Level],
               hits: Collection[Symbol], needs: Mapping[Symbol, Need], planned: Sequence[Command] = ()) -> list[Command]:  # fmt: skip
@@ -93,13 +95,14 @@ class Protection:
         commands: list[Command] = []
         live = ledger.live_orders()
         stopped = [order.place.symbol for order in live if order.live and is_stop(order.place)]
+        self._amended = {old: new for old, new in self._amended.items() if (o := ledger.orders.get(old)) is not None and o.live}
         leg = sum(not isinstance(command, Cancel) for command in planned)
         standing = Standing(ZERO, placed=[p for p in planned if isinstance(p, Place)])
         for symbol in dict.fromkeys((*ledger.symbols(), *stopped)):
             instrument = ledger.instruments.get(symbol)
             if instrument is None or not (instrument.stop_orders or symbol in stopped):
                 continue
-            holding = _look(instrument, market, ledger, needs.get(symbol, Need()), planned)
+            holding = self._look(instrument, market, ledger, needs.get(symbol, Need()), planned)
             self._note(symbol, holding, hits, context.at)
             if holding.stops:
                 if self._outlives(symbol, context.at):
@@ -112,6 +115,7 @@ class Protection:
                     commands.append(place)
                     self._placed[symbol], self._latest[symbol], leg = context.at, place.order_id, leg + 1
                     context.memory.sent.append(context.at)
+        self._amended |= {c.order_id: c.new_order_id for c in planned if isinstance(c, Amend)}
         return commands
 
     def holder(self, symbol: Symbol, ledger: Ledger, levels: Mapping[Symbol, Level], halted: bool = False) -> str:
@@ -123,6 +127,25 @@ class Protection:
         return DAEMON if symbol in levels and acts else NOBODY
 
     # -- one symbol ------------------------------------------------------------------------------------------------
+
+    def _look(self, instrument: Instrument, market: MarketState, ledger: Ledger, need: Need, planned: Sequence[Command]) -> _Holding:
+        symbol, promises = instrument.symbol, dict[OrderId, Decimal]()
+        orders = ledger.live_orders(symbol)
+        stops = tuple(order for order in orders if order.live and is_stop(order.place))
+        for order in orders:
+            if order.place.side is Side.SELL and not (order.live and is_stop(order.place)):
+                promises[order.place.order_id] = order.remaining
+        replaced = dict(self._amended)
+        for command in planned:
+            if isinstance(command, Place) and command.symbol == symbol and command.side is Side.SELL:
+                promises[command.order_id] = command.quantity
+            elif isinstance(command, Amend) and command.symbol == symbol and command.side is Side.SELL:
+                promises[command.new_order_id], replaced[command.order_id] = command.quantity, command.new_order_id
+        for old, new in replaced.items():
+            if old in promises and new in promises:
+                promises[new] = max(promises[new], promises.pop(old))
+        promised = sum(promises.values(), ZERO)
+        return _Holding(instrument, max(ledger.position(symbol), ZERO), promised, need, stops, known_mark(market, symbol))
 
     def _note(self, symbol: Symbol, holding: _Holding, hits: Collection[Symbol], at: int) -> None:
         """Clocks that run while something lasts: a stop reached, a stop without a position."""
@@ -195,16 +218,6 @@ def resting(ledger: Ledger) -> dict[Symbol, float]:
         if order.state in RESTING and (trigger := order.place.trigger_price) is not None:
             found[order.place.symbol] = max(float(trigger), found.get(order.place.symbol, 0.0))
     return found
-
-
-def _look(instrument: Instrument, market: MarketState, ledger: Ledger, need: Need, planned: Sequence[Command]) -> _Holding:
-    orders = ledger.live_orders(instrument.symbol)
-    stops = tuple(order for order in orders if order.live and is_stop(order.place))
-    promised = ledger.working(instrument.symbol)[1] - sum((stop.remaining for stop in stops), ZERO)
-    for command in planned:
-        if not isinstance(command, Cancel) and command.symbol == instrument.symbol and command.side is Side.SELL:
-            promised += command.quantity
-    return _Holding(instrument, max(ledger.position(instrument.symbol), ZERO), promised, need, stops, known_mark(market, instrument.symbol))
 
 
 def _moved(instrument: Instrument, stop: Order, level: Level) -> bool:
