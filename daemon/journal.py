@@ -4,141 +4,110 @@ One sequence number runs over both. The tape's tail is written before an intent 
 process nothing is missing, and after a power loss at most the last second of market events is, never an intent.
 """
 
-from collections.abc import Iterator
+import sqlite3
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import sqlalchemy as sa
 
 from agents.core.codec import decode, encode
-from agents.core.errors import DataError, TradingError
-from agents.core.events import MARKET_EVENTS, Event, NewWeights, Tick
+from agents.core.errors import DataError
+from agents.core.events import MARKET_EVENTS, Adopted, Event, Fill, NewWeights, OrderUpdate, Tick
 from agents.core.orders import Command
-from daemon.segments import RecordFailed, SegmentWriter, read
+from agents.market.observation import Experience
+from daemon.committed import Committed, Mark
+from daemon.segments import SegmentWriter, read
+from daemon.store import NAME, damaged, examine, failed, open_store, reading, sessions
 
-SCHEMA_VERSION = 1
 _TO_TAPE = (*MARKET_EVENTS, Tick)
+ACCOUNT_KINDS = (
+    "Listing", "Adjustment", "Adopted", "OrderUpdate", "Fill", "Reconciled", "RiskRestored", "Halt", "Resume", "Flatten", "CancelAll",
+)  # fmt: skip
+"""Facts from which the account is rebuilt; weights, which are most of a journal's bytes, are not among them."""
+CHECKPOINT_BYTES = 2 << 20
+"""A write-ahead log above this is folded into the database by `sync`."""
 
-metadata = sa.MetaData()
-sessions = sa.Table(
-    "sessions", metadata,
-    sa.Column("epoch", sa.Integer, primary_key=True),
-    sa.Column("name", sa.Text, unique=True, nullable=False),
-    sa.Column("started_at", sa.BigInteger, nullable=False),
-    sa.Column("config", sa.JSON, nullable=False),
-    sa.Column("summary", sa.JSON),
-)  # fmt: skip
-facts = sa.Table(
-    "facts", metadata,
-    sa.Column("epoch", sa.Integer, primary_key=True),
-    sa.Column("seq", sa.BigInteger, primary_key=True),
-    sa.Column("at", sa.BigInteger, nullable=False),
-    sa.Column("kind", sa.Text, nullable=False, index=True),
-    sa.Column("body", sa.Text, nullable=False),
-)  # fmt: skip
-commands = sa.Table(
-    "commands", metadata,
-    sa.Column("epoch", sa.Integer, primary_key=True),
-    sa.Column("seq", sa.BigInteger, primary_key=True),
-    sa.Column("leg", sa.Integer, primary_key=True),
-    sa.Column("order_id", sa.Text, nullable=False, index=True),
-    sa.Column("body", sa.Text, nullable=False),
-)  # fmt: skip
-decisions = sa.Table(
-    "decisions", metadata,
-    sa.Column("epoch", sa.Integer, primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("seq", sa.BigInteger, nullable=False),
-    sa.Column("at", sa.BigInteger, nullable=False),
-    sa.Column("body", sa.Text, nullable=False),
-)  # fmt: skip
-contents = sa.Table(
-    "contents", metadata,
-    sa.Column("digest", sa.Text, primary_key=True),
-    sa.Column("body", sa.LargeBinary, nullable=False),
-)  # fmt: skip
+Row = tuple[Any, ...]
+
+
+def order_of(event: Event) -> str | None:
+    """The order that a fact is about."""
+    match event:
+        case OrderUpdate(order_id=order_id) | Fill(order_id=order_id):
+            return order_id
+        case Adopted(place=place):
+            return place.order_id
+        case _:
+            return None
+
+
+def fact_row(epoch: int, event: Event) -> Row:
+    """A fact as the table keeps it."""
+    row = encode(event)
+    return (epoch, event.stamp.seq, event.stamp.at, row[0], orjson.dumps(row).decode(), order_of(event))
+
+
+def command_rows(epoch: int, seq: int, wanted: Sequence[Command]) -> list[Row]:
+    """Intents as the table keeps them."""
+    return [(epoch, seq, leg, command.order_id, orjson.dumps(encode(command)).decode()) for leg, command in enumerate(wanted)]
+
+
+def decision_row(epoch: int, number: int, seq: int, at: int, record: dict[str, Any]) -> Row:
+    """A decision record (plain JSON values) as the table keeps it."""
+    return (epoch, number, seq, at, orjson.dumps(record).decode())
 
 
 @dataclass(frozen=True, slots=True)
-class SessionRow:
-    """One run: its epoch (number in this state folder), name, start (ns UTC), engine configuration and summary."""
+class Pending:
+    """What a journal that cannot be written any more still held in memory; `cut` is the last fact that is recorded in full."""
 
     epoch: int
-    name: str
-    started_at: int
-    config: dict[str, Any]
-    summary: dict[str, Any] | None
-
-
-def _engine(path: Path, *, read_only: bool = False) -> sa.Engine:
-    engine = sa.create_engine(f"sqlite:///{path}")
-
-    @sa.event.listens_for(engine, "connect")
-    def _pragmas(connection: Any, _: Any) -> None:
-        if not read_only:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA busy_timeout=5000")
-
-    return engine
-
-
-def open_store(folder: Path) -> sa.Engine:
-    """The database of a state folder, created or checked.
-
-    Raises DataError when it was written by a newer version or is damaged, RecordFailed when it cannot be written.
-    """
-    path = folder / "journal.sqlite"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        engine = _engine(path)
-        with engine.begin() as connection:
-            found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-            if found > SCHEMA_VERSION:
-                raise DataError(f"{path} was written by a newer version (schema {found}, known {SCHEMA_VERSION}): update Quartet")
-            metadata.create_all(connection)
-            connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
-        return engine
-    except sa.exc.DatabaseError as error:
-        raise _failed(path, error) from error
-    except OSError as error:
-        raise _failed(path, error) from error
-
-
-def _failed(path: Path, error: Exception) -> TradingError:
-    reason = str(getattr(error, "orig", None) or error)
-    if "malformed" in reason or "not a database" in reason:
-        return DataError(f"{path} is damaged ({reason}): move it away to start afresh, or restore a backup")
-    return RecordFailed(f"{path} cannot be written ({reason}): free disk space or fix its rights, then start again")
+    cut: int
+    facts: tuple[Row, ...]
+    decisions: tuple[Row, ...]
+    unsent: tuple[Command, ...]
 
 
 class Journal:
-    """Writer of one session. Not thread-safe, but `sync` may run in another thread."""
+    """Writer of one session. Not thread-safe, but `sync` may run in another thread.
+
+    Raises RecordFailed where the folder cannot be written, DataError where what is there cannot be believed.
+    """
 
     def __init__(self, folder: Path, name: str, started_at: int, config: dict[str, Any], segment_bytes: int = 64 << 20) -> None:
-        self._folder = folder
+        self._folder, self._path = folder, folder / NAME
         self._store = open_store(folder)
-        self._contents: list[dict[str, Any]] = []
-        self._facts: list[dict[str, Any]] = []
-        self._commands: list[dict[str, Any]] = []
-        self._decisions: list[dict[str, Any]] = []
+        self._rows: dict[str, list[Row]] = {table: [] for table in _INSERTS}
+        self._intended: list[Command] = []
+        self._mark = Committed(folder)
+        self._last = self._marked = 0
         try:
             with self._store.begin() as connection:
-                self.epoch = int(connection.execute(sa.select(sa.func.coalesce(sa.func.max(sessions.c.epoch), 0))).scalar_one()) + 1
+                newest = int(connection.execute(sa.select(sa.func.coalesce(sa.func.max(sessions.c.epoch), 0))).scalar_one())
+                self.epoch = max(newest, _newest_epoch(folder)) + 1
                 self.name = f"{name}-{self.epoch}"
                 row = {"epoch": self.epoch, "name": self.name, "started_at": started_at, "config": config}
                 connection.execute(sa.insert(sessions), row)
+            self._mark.write(Mark(self.epoch, 0))
             self._tape = SegmentWriter(folder / "tape" / self.name, segment_bytes)
-            self._connection = self._store.connect()
-        except (OSError, sa.exc.DatabaseError) as error:
-            raise _failed(folder, error) from error
+            self._connection = self._store.raw_connection()
+            self._folding = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            self._folding.execute("PRAGMA synchronous=FULL")
+        except (OSError, sa.exc.DatabaseError, sqlite3.Error) as error:
+            raise failed(self._path, error) from error
 
     def describe(self, config: dict[str, Any]) -> None:
         """Complete the session's configuration once it is known (it holds the epoch itself)."""
-        with self._store.begin() as connection:
-            connection.execute(sa.update(sessions).where(sessions.c.epoch == self.epoch).values(config=config))
+        try:
+            with self._store.begin() as connection:
+                connection.execute(sa.update(sessions).where(sessions.c.epoch == self.epoch).values(config=config))
+        except sa.exc.DatabaseError as error:
+            raise failed(self._path, error) from error
 
     def append(self, event: Event) -> None:
         """Remember a fact; durable after the next `commit`."""
@@ -146,71 +115,187 @@ class Journal:
             self._tape.append(event)
             return
         if isinstance(event, NewWeights):
-            self._contents.append({"digest": event.digest, "body": event.payload})
+            self._rows["contents"].append((event.digest, event.payload))
             event = replace(event, payload=b"")
-        row = encode(event)
-        body = orjson.dumps(row).decode()
-        self._facts.append({"epoch": self.epoch, "seq": event.stamp.seq, "at": event.stamp.at, "kind": row[0], "body": body})
+        self._rows["facts"].append(fact_row(self.epoch, event))
 
     def intend(self, seq: int, wanted: tuple[Command, ...]) -> None:
         """Remember what the engine asks for after fact `seq`; must be committed before it is sent."""
-        for leg, command in enumerate(wanted):
-            body = orjson.dumps(encode(command)).decode()
-            self._commands.append({"epoch": self.epoch, "seq": seq, "leg": leg, "order_id": command.order_id, "body": body})
+        self._rows["commands"] += command_rows(self.epoch, seq, wanted)
+        self._intended += wanted
 
     def decide(self, number: int, seq: int, at: int, record: dict[str, Any]) -> None:
         """Remember a decision record (plain JSON values)."""
-        body = orjson.dumps(record).decode()
-        self._decisions.append({"epoch": self.epoch, "number": number, "seq": seq, "at": at, "body": body})
+        self._rows["decisions"].append(decision_row(self.epoch, number, seq, at, record))
+
+    def learn(self, experiences: Sequence[Experience]) -> None:
+        """Remember what earlier decisions were worth, as it is offered to the learner; durable after the next `commit`."""
+        by_decision: dict[tuple[str, int, int, float], dict[str, float]] = {}
+        for one in experiences:
+            by_decision.setdefault((one.agent, one.time, one.version, one.elapsed), {})[one.symbol or ""] = float(one.reward)
+        self._rows["lessons"] += [
+            (self.epoch, agent, time, version, orjson.dumps({"elapsed": float(elapsed), "rewards": rewards}).decode())
+            for (agent, time, version, elapsed), rewards in by_decision.items()
+        ]
 
     def commit(self, seq: int) -> None:
         """Tail of the tape first, then one transaction. Raises RecordFailed; then nothing of it may be acted on."""
         try:
             self._tape.write(seq)
-            if self._contents or self._facts or self._commands or self._decisions:
-                with self._connection.begin():
-                    for statement, rows in (
-                        (sa.insert(contents).prefix_with("OR IGNORE"), self._contents), (sa.insert(facts), self._facts),
-                        (sa.insert(commands), self._commands), (sa.insert(decisions), self._decisions),
-                    ):  # fmt: skip
-                        if rows:
-                            self._connection.execute(statement, rows)
-                for rows in (self._contents, self._facts, self._commands, self._decisions):
+            if any(self._rows.values()):
+                self._transact()
+                self._mark.write(Mark(self.epoch, self._newest()))
+                for rows in self._rows.values():
                     rows.clear()
-        except (OSError, sa.exc.DatabaseError) as error:
-            raise _failed(self._folder, error) from error
+                self._intended.clear()
+            self._last = seq
+        except (OSError, sqlite3.Error) as error:
+            raise failed(self._path, error) from error
+
+    def _transact(self) -> None:
+        cursor = self._connection.cursor()
+        done = False
+        try:
+            cursor.execute("BEGIN IMMEDIATE")
+            for table, rows in self._rows.items():
+                if rows:
+                    cursor.executemany(_INSERTS[table], rows)
+            cursor.execute("COMMIT")
+            done = True
+        finally:
+            if not done:
+                with suppress(sqlite3.Error):  # a full disk ends the transaction by itself
+                    cursor.execute("ROLLBACK")
+            cursor.close()
+
+    def _newest(self) -> int:
+        """The newest fact that the rows of this commit name; a commit of lessons alone moves nothing."""
+        places = (("facts", 1), ("commands", 1), ("decisions", 2))
+        self._marked = max((rows[-1][place] for table, place in places if (rows := self._rows[table])), default=self._marked)
+        return self._marked
 
     def sync(self) -> None:
-        """Bring the tape's tail to the disk and compress full segments; slow, so it belongs into a thread."""
+        """Bring the tape's tail to the disk, compress full segments and fold the log into the database; slow: it belongs into a thread."""
         self._tape.sync()
+        with suppress(OSError, sqlite3.Error):  # what cannot be folded now stays in the log, which is as durable
+            if self._path.with_name(f"{NAME}-wal").stat().st_size > CHECKPOINT_BYTES:
+                self._folding.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def hand_over(self) -> Pending:
+        """Give away what was not committed, for the emergency record. Intents are not among it: they were never sent.
+
+        Nothing can be committed here afterwards.
+        """
+        facts, decisions = tuple(self._rows["facts"]), tuple(self._rows["decisions"])
+        pending = Pending(self.epoch, self._last, facts, decisions, tuple(self._intended))
+        for kept in self._rows.values():
+            kept.clear()
+        self._intended.clear()
+        self._tape.abandon()
+        self._connection.close()
+        self._folding.close()
+        self._store.dispose()
+        return pending
 
     def close(self, seq: int, summary: dict[str, Any]) -> None:
         """Write everything, then the summary."""
         self.commit(seq)
         self._connection.close()
-        with self._store.begin() as connection:
-            connection.execute(sa.update(sessions).where(sessions.c.epoch == self.epoch).values(summary=summary))
+        self._folding.close()
+        try:
+            with self._store.begin() as connection:
+                ended = {"summary": summary, "last_seq": seq}
+                connection.execute(sa.update(sessions).where(sessions.c.epoch == self.epoch).values(**ended))
+        except sa.exc.DatabaseError as error:
+            raise failed(self._path, error) from error
         self._tape.close(seq)
         self._store.dispose()
 
 
+_INSERTS = {
+    "contents": "INSERT OR IGNORE INTO contents (digest, body) VALUES (?, ?)",
+    "facts": "INSERT INTO facts (epoch, seq, at, kind, body, order_id) VALUES (?, ?, ?, ?, ?, ?)",
+    "commands": "INSERT INTO commands (epoch, seq, leg, order_id, body) VALUES (?, ?, ?, ?, ?)",
+    "decisions": "INSERT INTO decisions (epoch, number, seq, at, body) VALUES (?, ?, ?, ?, ?)",
+    "lessons": "INSERT OR IGNORE INTO lessons (epoch, agent, time, version, body) VALUES (?, ?, ?, ?, ?)",
+}
+
+
+def _newest_epoch(folder: Path) -> int:
+    """The newest session that left a trace beside the database: client order ids carry the epoch, so none is used twice."""
+    mark = Committed(folder).read()
+    tapes = [path.name.rsplit("-", 1)[-1] for path in (folder / "tape").glob("*-*")]
+    return max([mark.epoch if mark else 0, *(int(number) for number in tapes if number.isdecimal())])
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """One run: its epoch (number in this state folder), name, start (ns UTC), engine configuration and summary.
+
+    `last` is the last fact of a session that ended in order, `cut` that of one that went on in the emergency record: after it
+    there are orders and fills, but not what the market did.
+    """
+
+    epoch: int
+    name: str
+    started_at: int
+    config: dict[str, Any]
+    summary: dict[str, Any] | None
+    last: int | None = None
+    cut: int | None = None
+
+
 class JournalReader:
-    """What a session recorded, for replay, explanation and carrying positions over. Opens nothing for writing."""
+    """What was recorded, for replay, explanation and recovery. Opens nothing for writing; reads older schemas as they are.
+
+    All questions raise DataError, saying what to do, where the journal is damaged.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        if not (folder / "journal.sqlite").is_file():
+        self._folder, self._path = folder, folder / NAME
+        try:
+            schema = examine(folder)
+        except (sa.exc.DatabaseError, OSError) as error:
+            raise damaged(self._path, error) from error
+        if schema is None:
             raise DataError(f"no journal in {folder}: name the state folder of an earlier session with --state")
-        self._store = _engine(folder / "journal.sqlite", read_only=True)
+        self.schema = schema
+        self._store = reading(self._path)
+        weakref.finalize(self, self._store.dispose)
+
+    @contextmanager
+    def _asking(self) -> Iterator[sqlite3.Cursor]:
+        """A cursor on the raw connection: a hundred thousand rows are read at a start, and SQLAlchemy would double the time."""
+        try:
+            with closing(self._store.raw_connection()) as connection, closing(connection.cursor()) as cursor:
+                yield cast(sqlite3.Cursor, cursor)
+        except (sqlite3.Error, sa.exc.DatabaseError) as error:
+            raise damaged(self._path, error) from error
+
+    def _rows(self, query: str, values: Sequence[object] = ()) -> Iterator[Row]:
+        with self._asking() as cursor:
+            yield from cursor.execute(query, values)
+
+    def _decode(self, body: str) -> Any:
+        try:
+            return decode(orjson.loads(body))
+        except (orjson.JSONDecodeError, DataError) as error:
+            raise DataError(f"{self._path} has a row that cannot be read ({error}): restore the latest backup (docs/journal.md)") from error
+
+    def _json(self, body: str | None) -> Any:
+        try:
+            return None if body is None else orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise DataError(f"{self._path} has a row that cannot be read ({error}): restore the latest backup (docs/journal.md)") from error
 
     def sessions(self) -> list[SessionRow]:
         """All sessions, oldest first."""
-        with self._store.connect() as connection:
-            rows = connection.execute(sa.select(sessions).order_by(sessions.c.epoch)).all()
-        return [SessionRow(row.epoch, row.name, row.started_at, row.config, row.summary) for row in rows]
+        ends = "last_seq, cut_seq" if self.schema > 1 else "NULL, NULL"
+        rows = self._rows(f"SELECT epoch, name, started_at, config, summary, {ends} FROM sessions ORDER BY epoch")
+        return [SessionRow(row[0], row[1], row[2], self._json(row[3]), self._json(row[4]), row[5], row[6]) for row in rows]
 
     def session(self, name: str) -> SessionRow:
-        """One session by name or by `last`. Raises DataError naming those that exist."""
+        """One session by name, epoch or `last`. Raises DataError naming those that exist."""
         rows = self.sessions()
         for row in rows[-1:] if name == "last" else rows:
             if name in ("last", row.name, str(row.epoch)):
@@ -218,56 +303,114 @@ class JournalReader:
         known = ", ".join(row.name for row in rows[-5:]) or "none"
         raise DataError(f"no session {name!r} in {self._folder}; the latest are: {known}")
 
-    def commands(self, epoch: int) -> Iterator[tuple[int, Command]]:
-        """(sequence number of the fact, command) in order."""
-        query = sa.select(commands).where(commands.c.epoch == epoch).order_by(commands.c.seq, commands.c.leg)
-        with self._store.connect() as connection:
-            for row in connection.execute(query):
-                yield row.seq, decode(orjson.loads(row.body))  # type: ignore[misc]  # a command row decodes to a command
+    def last_session(self, origin: str) -> SessionRow | None:
+        """The latest session that traded the account `origin` (daemon/opening.py), or None."""
+        return next((row for row in reversed(self.sessions()) if row.config.get("origin") == origin), None)
 
-    def decisions(self, epoch: int) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        """(number, sequence number of the fact, record) in order."""
-        query = sa.select(decisions).where(decisions.c.epoch == epoch).order_by(decisions.c.number)
-        with self._store.connect() as connection:
-            for row in connection.execute(query):
-                yield row.number, row.seq, orjson.loads(row.body)
+    def commands(self, epoch: int, until: int | None = None) -> Iterator[tuple[int, Command]]:
+        """(sequence number of the fact, command) in order, up to fact `until`."""
+        query = "SELECT seq, body FROM commands WHERE epoch = ? AND seq <= ? ORDER BY seq, leg"
+        for seq, body in self._rows(query, (epoch, _END if until is None else until)):
+            yield seq, self._decode(body)
+
+    def decisions(self, epoch: int, until: int | None = None) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """(number, sequence number of the fact, record) in order, up to fact `until`."""
+        query = "SELECT number, seq, body FROM decisions WHERE epoch = ? AND seq <= ? ORDER BY number"
+        for number, seq, body in self._rows(query, (epoch, _END if until is None else until)):
+            yield number, seq, self._json(body)
+
+    def account_facts(self, epoch: int) -> Iterator[Event]:
+        """Facts from which the account is rebuilt (ACCOUNT_KINDS), in order."""
+        marks = ", ".join("?" * len(ACCOUNT_KINDS))
+        query = f"SELECT body FROM facts WHERE epoch = ? AND kind IN ({marks}) ORDER BY seq"
+        for (body,) in self._rows(query, (epoch, *ACCOUNT_KINDS)):
+            yield self._decode(body)
+
+    def order_facts(self, order_id: str) -> Iterator[Event]:
+        """Updates, fills and adoptions of one order, oldest first, over all sessions; in time proportional to their number."""
+        if self.schema > 1:
+            query = "SELECT body FROM facts WHERE order_id = ? ORDER BY epoch, seq"
+            values: tuple[str, ...] = (order_id,)
+        else:
+            query = "SELECT body FROM facts WHERE kind IN ('OrderUpdate', 'Fill') AND instr(body, ?) ORDER BY epoch, seq"
+            values = (f'"{order_id}"',)
+        for (body,) in self._rows(query, values):
+            yield self._decode(body)
+
+    def newest_trades(self, epochs: Sequence[int]) -> dict[str, tuple[str, int]]:
+        """Per symbol the newest own trade of these sessions: (trade id, market time in ns)."""
+        newest: dict[str, tuple[str, int]] = {}
+        for symbol, trade_id, time in self._trades(epochs, 0):
+            if time >= newest.get(symbol, ("", 0))[1]:
+                newest[symbol] = (trade_id, time)
+        return newest
+
+    def seen_trades(self, epochs: Sequence[int], since: int = 0) -> set[tuple[str, str]]:
+        """(symbol, trade id) of the own trades of these sessions from market time `since` on (ns)."""
+        return {(symbol, trade_id) for symbol, trade_id, _ in self._trades(epochs, since)}
+
+    def _trades(self, epochs: Sequence[int], since: int) -> Iterator[Row]:
+        query = (
+            "SELECT json_extract(body, '$[2]'), json_extract(body, '$[5]'), json_extract(body, '$[3]') AS time FROM facts "
+            "WHERE epoch = ? AND kind = 'Fill' AND time >= ? ORDER BY seq"
+        )
+        for epoch in epochs:
+            yield from self._rows(query, (epoch, since))
 
     def facts(self, epoch: int) -> Iterator[Event]:
         """Facts of the journal proper, without the market's flow, in order."""
-        query = sa.select(facts.c.body).where(facts.c.epoch == epoch).order_by(facts.c.seq)
-        with self._store.connect() as connection:
-            for (body,) in connection.execute(query):
-                event = decode(orjson.loads(body))
-                if isinstance(event, NewWeights):
-                    event = replace(event, payload=self.weights(event.digest))
-                yield event  # type: ignore[misc]  # a fact row decodes to an event
+        for (body,) in self._rows("SELECT body FROM facts WHERE epoch = ? ORDER BY seq", (epoch,)):
+            event = self._decode(body)
+            yield replace(event, payload=self.weights(event.digest)) if isinstance(event, NewWeights) else event
 
     def events(self, row: SessionRow) -> Iterator[Event]:
-        """Facts of journal and tape merged by sequence number. Raises DataError at the first missing one.
+        """Facts of journal and tape merged by sequence number. Raises DataError where one is missing.
 
         In a session that was killed the tape may run ahead of the last transaction by facts that nothing was done about: its
-        record ends there.
+        record ends there. That of a session that went on in the emergency record ends at `row.cut`.
         """
+        expected: int | None = None
+        for event in self._merged(row):
+            seq = event.stamp.seq
+            if row.cut is not None and seq > row.cut:
+                return
+            if expected is not None and seq != expected:
+                if row.summary is None and self._last_acted(row.epoch) < expected:
+                    return
+                raise DataError(f"session {row.name}: facts {expected} to {seq - 1} are missing from journal and tape")
+            expected = seq + 1
+            yield event
+        self._require_whole(row, 0 if expected is None else expected - 1)
+
+    def _merged(self, row: SessionRow) -> Iterator[Event]:
         stored, taped = self.facts(row.epoch), read(self._folder / "tape" / row.name)
         left, right = next(stored, None), next(taped, None)
-        expected: int | None = None
         while left is not None or right is not None:
             if right is None or (left is not None and left.stamp.seq < right.stamp.seq):
                 assert left is not None
                 event, left = left, next(stored, None)
             else:
                 event, right = right, next(taped, None)
-            if expected is not None and event.stamp.seq != expected:
-                if row.summary is None and left is None and isinstance(event, _TO_TAPE):
-                    return
-                raise DataError(f"session {row.name}: facts {expected} to {event.stamp.seq - 1} are missing from journal and tape")
-            expected = event.stamp.seq + 1
             yield event
+
+    def _require_whole(self, row: SessionRow, last: int) -> None:
+        """The tape's end may be lost without leaving a gap: the session's own word, or what was done, tells."""
+        wanted = row.cut if row.cut is not None else row.last if row.last is not None else self._last_acted(row.epoch)
+        if last < wanted:
+            raise DataError(
+                f"session {row.name}: facts {last + 1} to {wanted} are missing at the end of its tape: restore {self._folder / 'tape' / row.name}"
+            )
+
+    def _last_acted(self, epoch: int) -> int:
+        """The newest fact upon which something was stored."""
+        queries = (f"SELECT coalesce(max(seq), 0) FROM {table} WHERE epoch = ?" for table in ("facts", "commands", "decisions"))
+        return max(int(found) for query in queries for (found,) in self._rows(query, (epoch,)))
 
     def weights(self, digest: str) -> bytes:
         """Weight bytes from the content store. Raises DataError when they are not there."""
-        with self._store.connect() as connection:
-            body = connection.execute(sa.select(contents.c.body).where(contents.c.digest == digest)).scalar_one_or_none()
-        if body is None:
-            raise DataError(f"weights {digest} are not in the journal of {self._folder}")
-        return bytes(body)
+        for (body,) in self._rows("SELECT body FROM contents WHERE digest = ?", (digest,)):
+            return bytes(body)
+        raise DataError(f"weights {digest} are not in the journal of {self._folder}")
+
+
+_END = (1 << 63) - 1

@@ -74,8 +74,8 @@ def replay(state: Path, session: str) -> dict[str, Any]:
     reader = JournalReader(state)
     row = reader.session(session)
     engine = Engine(engine_config(row.config["engine"]))
-    comparison = Comparison(list(reader.decisions(row.epoch)))
-    venue = RecordedVenue(reader.events(row), (command for _, command in reader.commands(row.epoch)))
+    comparison = Comparison(list(reader.decisions(row.epoch, row.cut)))
+    venue = RecordedVenue(reader.events(row), (command for _, command in reader.commands(row.epoch, row.cut)))
     difference: str | None = None
     try:
         asyncio.run(drive(venue.events(), engine, comparison, venue.send, _ignore, _ignore_too))

@@ -53,6 +53,9 @@ class SegmentWriter:
             if written != len(block):
                 raise OSError(28, "No space left on device")
         except OSError as error:
+            if self._file is not None:
+                with suppress(OSError):  # a row that was written in part must not stand before the next one
+                    os.ftruncate(self._file.fileno(), self._size)
             raise RecordFailed(
                 f"{self.folder} cannot be written ({error.strerror}): free disk space or fix its rights, then start again"
             ) from error
@@ -72,7 +75,15 @@ class SegmentWriter:
             with suppress(ValueError):  # closed meanwhile by a roll
                 os.fdatasync(file.fileno())
         while self._full:
-            compress(self._full.pop())
+            with suppress(OSError):  # no room for the twin: the plain segment stays, and reads as well
+                compress(self._full.pop())
+
+    def abandon(self) -> None:
+        """Let go of the file as it stands; what was not written is lost. For a disk that takes nothing more."""
+        self._tail.clear()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def close(self, seq: int) -> None:
         """Write what is left and compress it all."""
@@ -83,39 +94,63 @@ class SegmentWriter:
 
 
 def compress(segment: Path) -> None:
-    """Replace a plain segment by its zstd twin, atomically."""
+    """Replace a plain segment by its zstd twin, atomically. Raises OSError, and leaves no half of a twin."""
     packed, temporary = segment.with_suffix(".jsonl.zst"), segment.with_suffix(".part")
-    with segment.open("rb") as source, temporary.open("wb") as target:
-        zstandard.ZstdCompressor(level=3).copy_stream(source, target)
-        target.flush()
-        os.fsync(target.fileno())
-    temporary.rename(packed)
+    try:
+        with segment.open("rb") as source, temporary.open("wb") as target:
+            zstandard.ZstdCompressor(level=3).copy_stream(source, target)
+            target.flush()
+            os.fsync(target.fileno())
+        temporary.rename(packed)
+    finally:
+        temporary.unlink(missing_ok=True)
     segment.unlink()
+
+
+def segments_of(folder: Path) -> list[Path]:
+    """The segments of a tape in order; of a pair that a crash left, the compressed one."""
+    found = sorted(folder.glob("*.jsonl*"))
+    packed = {path.stem for path in found if path.suffix == ".zst"}
+    return [path for path in found if path.name not in packed]
 
 
 def read(folder: Path) -> Iterator[Event]:
     """Facts of all segments in order. A last line that a crash cut off ends the tape; any other bad line raises DataError."""
-    segments = sorted(folder.glob("*.jsonl*"))
+    segments = segments_of(folder)
     for segment in segments:
-        for number, line in enumerate(_lines(segment), start=1):
+        for number, line in enumerate(lines(segment), start=1):
             try:
                 yield decode(orjson.loads(line))  # type: ignore[misc]  # a tape row decodes to an event
-            except (ValueError, KeyError, IndexError, TypeError) as error:
-                if segment == segments[-1] and not line.endswith(b"\n"):
+            except (ValueError, DataError) as error:
+                if segment == segments[-1] and segment.suffix != ".zst" and not line.endswith(b"\n"):
                     return
-                raise DataError(f"{segment} line {number} cannot be read ({error}): the tape is damaged there") from error
+                raise DataError(f"{segment} line {number} cannot be read ({error}): the tape is damaged there, restore the file") from error
 
 
-def _lines(segment: Path) -> Iterator[bytes]:
-    """Lines with their ends."""
-    if segment.suffix != ".zst":
+def lines(segment: Path) -> Iterator[bytes]:
+    """Lines with their ends. Raises DataError for a file that is damaged or cut off."""
+    try:
+        if segment.suffix != ".zst" and not segment.exists():
+            segment = segment.with_suffix(".jsonl.zst")  # compressed meanwhile by the session that writes it
+        if segment.suffix == ".zst":
+            yield from _unpacked(segment)
+            return
         with segment.open("rb") as file:
             yield from file
-        return
-    with segment.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as reader:
-        rest = b""
-        while block := reader.read(1 << 20):
-            *whole, rest = (rest + block).split(b"\n")
-            yield from (line + b"\n" for line in whole)
-        if rest:
-            yield rest
+    except OSError as error:
+        raise DataError(f"{segment} cannot be read ({error.strerror}): fix its rights or restore the file") from error
+
+
+def _unpacked(segment: Path) -> Iterator[bytes]:
+    unpacker, rest = zstandard.ZstdDecompressor().decompressobj(), b""
+    try:
+        with segment.open("rb") as file:
+            while block := file.read(1 << 18):
+                *whole, rest = (rest + unpacker.decompress(block)).split(b"\n")
+                yield from (line + b"\n" for line in whole)
+    except zstandard.ZstdError as error:
+        raise DataError(f"{segment} is damaged ({error}): restore the file") from error
+    if rest:
+        yield rest
+    if not unpacker.eof:
+        raise DataError(f"{segment} is cut off: restore the file")

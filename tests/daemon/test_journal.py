@@ -15,8 +15,9 @@ from agents.core.errors import DataError
 from agents.core.events import Adjustment, AdjustmentKind, Event, NewWeights, Stamp, Tick, Trade
 from agents.core.instruments import Currency, Side, Symbol
 from agents.core.orders import Cancel, OrderId, Place
-from daemon.journal import SCHEMA_VERSION, Journal, JournalReader, open_store
+from daemon.journal import Journal, JournalReader
 from daemon.segments import RecordFailed, SegmentWriter, read
+from daemon.store import SCHEMA_VERSION, open_store
 
 BTC = Symbol("BTC/USDT")
 

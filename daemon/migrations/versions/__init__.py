@@ -1,0 +1,1 @@
+"""Steps of the journal's schema, one file each, named after the schema that it leads to."""
