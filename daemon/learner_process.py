@@ -96,7 +96,8 @@ def _learner(frame: learner_frames.Frame, state: Path) -> Learner:
         accumulate=accumulate,
     )  # fmt: skip
     # Other columns, agents, widths, options or kinds of device learn in a folder of their own: nothing is reshaped, and nothing that was learned is lost.
-    changed = [{name: asdict(one) for name, one in options.items()}] if not all(one == Options() for one in options.values()) else []
+    plain = accumulate == 1 and all(one == Options() for one in options.values())
+    changed = [] if plain else [{name: asdict(one) for name, one in options.items()}, accumulate]
     shape = json.dumps([FORMAT, given["spec"], given["specs"], hidden, found_device(config.device), *changed])
     folder = state / hashlib.sha256(shape.encode()).hexdigest()[:16]
     largest = max(specs, key=lambda one: one.state_dim)

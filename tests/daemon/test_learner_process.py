@@ -284,7 +284,7 @@ async def test_offline_rows_and_options_are_the_processs_too(tmp_path):
 
 async def test_options_learn_in_a_folder_of_their_own(tmp_path):
     given = options(tmp_path)
-    for changed, folders in (({}, 1), ({"layer_norm": True}, 2), ({}, 2), ({"accumulate": 2}, 2)):
+    for changed, folders in (({}, 1), ({"layer_norm": True}, 2), ({}, 2), ({"accumulate": 2}, 3)):
         told = {name: getattr(given, name) for name in given.__slots__} | {"options": changed}
         learner = _learner(Frame("configure", told, b""), tmp_path)
         learner.close()
