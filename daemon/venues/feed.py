@@ -39,6 +39,8 @@ class FeedOptions:
 
     depth: int = 20
     """Levels a side that are copied out of ccxt's book."""
+    stop_orders: bool = False
+    """Whether protective stops can rest on this exchange; told with each listing."""
     coalesce_s: float = 0.04
     """Pause between a stream's bell and the look at its cache: one look serves all that came meanwhile."""
     book_silence_s: float = 3.0
@@ -192,7 +194,7 @@ class CcxtFeed:
     async def _list(self, exchange: Exchange, throttle: Throttle) -> None:
         for listed in await markets.instruments(exchange, throttle, self.symbols):
             maker, taker = self._fees.get(listed.symbol, (listed.maker_fee, listed.taker_fee))
-            instrument = replace(listed, maker_fee=maker, taker_fee=taker)
+            instrument = replace(listed, maker_fee=maker, taker_fee=taker, stop_orders=self._options.stop_orders)
             if self._listed.get(instrument.symbol) != instrument:
                 self._listed[instrument.symbol] = instrument
                 self._outbox.put(Listing(UNSTAMPED, instrument))
