@@ -95,6 +95,15 @@ class Rehearsal:
             await client.close()
 
 
+async def watching(client: Any, watch: Any, message_hash: str) -> asyncio.Future[Any]:
+    """A `watch_*` that has begun to wait: ccxt tells nobody of what came before."""
+    future: asyncio.Future[Any] = asyncio.ensure_future(watch)
+    async with asyncio.timeout(WITHIN_S):
+        while not future.done() and not any(message_hash in connection.futures for connection in client.clients.values()):
+            await asyncio.sleep(0)
+    return future
+
+
 def point_at(client: Any, port: int) -> None:
     """Every URL of an unmodified ccxt object to a local server."""
     address = f"127.0.0.1:{port}"

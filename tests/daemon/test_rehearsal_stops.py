@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ccxt.base import errors
 
-from tests.rehearsal_faults import Rehearsal, rehearsal
+from tests.rehearsal_faults import Rehearsal, rehearsal, watching
 
 SYMBOL, MARKET_ID = "BTC/USDT", "BTCUSDT"
 QUIET = 5.0
@@ -53,10 +53,9 @@ async def test_a_stop_sleeps_locks_and_is_cancelled(client: Any, exchange: Rehea
 
 async def test_a_print_at_the_trigger_sells_at_the_market(client: Any, exchange: Rehearsal) -> None:
     trigger = round(await last(client) * 0.95, 2)
-    watching = asyncio.ensure_future(client.watch_orders(SYMBOL))
-    await asyncio.wait_for(client.authenticate(), QUIET)
+    told_first = await watching(client, client.watch_orders(SYMBOL), f"orders:{SYMBOL}")
     placed = await client.create_order(SYMBOL, "market", "sell", 0.4, None, {"stopLossPrice": trigger})
-    await asyncio.wait_for(watching, QUIET)
+    assert (await asyncio.wait_for(told_first, QUIET))[-1]["info"]["w"] is False
     await exchange.faults.on("print_trade", price=trigger + 0.01)
     assert (await client.fetch_order(placed["id"], SYMBOL))["status"] == "open"
     await exchange.faults.on("print_trade", price=trigger)
