@@ -21,7 +21,7 @@ from agents.core.events import MARKET_EVENTS, Adopted, Event, Fill, NewWeights, 
 from agents.core.orders import Command
 from agents.market.observation import Experience
 from daemon.committed import Committed, Mark
-from daemon.segments import SegmentWriter, read
+from daemon.segments import RecordFailed, SegmentWriter, read
 from daemon.store import NAME, damaged, examine, failed, open_store, reading, sessions
 
 _TO_TAPE = (*MARKET_EVENTS, Tick)
@@ -86,6 +86,7 @@ class Journal:
         self._intended: list[Command] = []
         self._mark = Committed(folder)
         self._last = self._marked = 0
+        self._handed_over = False
         try:
             with self._store.begin() as connection:
                 newest = int(connection.execute(sa.select(sa.func.coalesce(sa.func.max(sessions.c.epoch), 0))).scalar_one())
@@ -140,6 +141,8 @@ class Journal:
 
     def commit(self, seq: int) -> None:
         """Tail of the tape first, then one transaction. Raises RecordFailed; then nothing of it may be acted on."""
+        if self._handed_over:
+            raise RecordFailed(f"{self._path} was handed over to the emergency record: end the session, and start again with room on the disk")
         try:
             self._tape.write(seq)
             if any(self._rows.values()):
@@ -187,6 +190,7 @@ class Journal:
         Nothing can be committed here afterwards.
         """
         facts, decisions = tuple(self._rows["facts"]), tuple(self._rows["decisions"])
+        self._handed_over = True
         pending = Pending(self.epoch, self._last, facts, decisions, tuple(self._intended))
         for kept in self._rows.values():
             kept.clear()
