@@ -6,6 +6,7 @@ Inside the house an id is always `q-<instance>-<epoch>-<decision>-<leg>`; only t
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from agents.core.orders import base36
 
@@ -125,3 +126,37 @@ NAMED = {
     )
 }  # fmt: skip
 """Every spelling, by the name that settings and tables use. The prefix of `t-28` is put on by ccxt and taken off here."""
+
+
+def teach(exchange: Any, rule: IdRule) -> None:
+    """Have a ccxt object speak the exchange's spelling outward and ours inward, wherever it reads or names an order.
+
+    Every order that ccxt parses, from REST or a stream, goes through its `safe_order`; every call that names an order takes
+    `clientOrderId` among its parameters.
+    """
+    if rule.name.startswith("plain"):
+        return
+    safe_order = exchange.safe_order
+
+    def understood(order: Any, market: Any = None) -> Any:
+        found = safe_order(order, market)
+        if found.get("clientOrderId"):
+            found["clientOrderId"] = rule.unspell(str(found["clientOrderId"]))
+        return found
+
+    exchange.safe_order = understood
+    for name in ("create_order", "create_order_ws", "cancel_order", "cancel_order_ws", "fetch_order"):
+        if (method := getattr(exchange, name, None)) is not None:
+            setattr(exchange, name, _spelling(method, rule))
+
+
+def _spelling(method: Callable[..., Any], rule: IdRule) -> Callable[..., Any]:
+    def spelled(given: Any) -> Any:
+        if not isinstance(given, dict) or not given.get("clientOrderId"):
+            return given
+        return {**given, "clientOrderId": rule.spell(rule.unspell(str(given["clientOrderId"])))}
+
+    async def call(*arguments: Any, **named: Any) -> Any:
+        return await method(*(spelled(value) for value in arguments), **{name: spelled(value) for name, value in named.items()})
+
+    return call

@@ -58,7 +58,11 @@ class Verdict:
 
 
 class NotSent(VenueError):
-    """The request failed before anything left this machine; its cause tells why."""
+    """Nothing has left this machine; `reason` is the word for the record."""
+
+    def __init__(self, message: str, reason: str = "not_sent") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class Unsettled(VenueError):
@@ -107,9 +111,11 @@ def judge_error(error: BaseException) -> Verdict:
     """The verdict on an exception that came out of a create call, ours (time-out) or ccxt's or a bug's."""
     text, code = str(error), code_of(error)
     if isinstance(error, NotSent):
-        return Verdict(Outcome.REJECTED, "throttled" if isinstance(error.__cause__, Throttled) else "not_sent")
+        return Verdict(Outcome.REJECTED, error.reason)
     if isinstance(error, Throttled):
         return Verdict(Outcome.REJECTED, "throttled")
+    if isinstance(error, Unsettled):  # whatever it quotes was said of the later request
+        return Verdict(Outcome.UNKNOWN, "Unsettled")
     if bad_key(error):
         return Verdict(Outcome.FATAL, "bad_key")
     if isinstance(error, DuplicateOrderId) or _duplicate(text):

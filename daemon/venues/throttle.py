@@ -6,13 +6,25 @@ every request has an end and a lane, nothing is called while banned, and cancels
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from ccxt.base.errors import DDoSProtection, RateLimitExceeded
+from ccxt.base.errors import BaseError, DDoSProtection, RateLimitExceeded
 
 from agents.core.errors import Throttled
-from daemon.venues.budget import CALL, DEFAULT_BAN_S, HARD_BAN_S, LONGEST_BAN_S, Budget, Call, Lane, budget_of, retry_after
+from daemon.venues.budget import (
+    CALL,
+    DEFAULT_BAN_S,
+    HARD_BAN_S,
+    LONGEST_BAN_S,
+    ORDER_PATIENCE_S,
+    Budget,
+    Call,
+    Lane,
+    budget_of,
+    retry_after,
+)
 
 T = TypeVar("T")
 
@@ -65,6 +77,8 @@ class Throttle:
         self._until = 0.0
         self._budgets: list[Budget] = []
         self.bans = 0
+        self.listener: Callable[[BaseError], None] | None = None
+        """Hears every other error that ccxt raises."""
 
     def banned_s(self) -> float:
         """Seconds until calls are allowed again, 0 when they are; also when another process of this machine was told so."""
@@ -82,19 +96,19 @@ class Throttle:
 
     async def call(
         self, exchange: Any, request: Callable[[], Awaitable[T]], *, urgent: bool = False, wait_for_ban: bool = True,
-        lane: Lane | None = None,
+        call: Call | None = None,
     ) -> T:  # fmt: skip
-        """One request with its own time-out, which raises TimeoutError.
+        """One request with its own time-out, which raises TimeoutError. `call` names its lane and learns what was sent.
 
         While banned it waits, or raises Throttled when `wait_for_ban` is off (nothing was sent then).
         """
+        call = call or Call(Lane.PROTECT if urgent else self._lane)
         self._know(exchange)
         while (pause := self.banned_s()) > 0:
             if not wait_for_ban:
                 raise Throttled(f"the exchange wants no request for another {pause:.0f} s")
             await asyncio.sleep(pause)
-        async with self._lanes[urgent]:
-            call = Call(Lane.PROTECT if urgent else lane or self._lane)
+        async with self._turn(urgent, call.lane):
             token = CALL.set(call)
             try:
                 async with asyncio.timeout(self.timeout_s):
@@ -105,8 +119,25 @@ class Throttle:
                 else:
                     self.heed(error, getattr(exchange, "last_response_headers", None))
                 raise
+            except BaseError as error:
+                if self.listener is not None:
+                    self.listener(error)
+                raise
             finally:
                 CALL.reset(token)
+
+    @asynccontextmanager
+    async def _turn(self, urgent: bool, lane: Lane) -> AsyncIterator[None]:
+        """A place among the calls that run at a time; a new order does not wait for one until it is an old order."""
+        try:
+            async with asyncio.timeout(ORDER_PATIENCE_S if lane is Lane.ORDER else None):
+                await self._lanes[urgent].acquire()
+        except TimeoutError:
+            raise Throttled(f"{ORDER_PATIENCE_S:g} s in the queue of requests") from None
+        try:
+            yield
+        finally:
+            self._lanes[urgent].release()
 
     def _know(self, exchange: Any) -> None:
         budget = budget_of(exchange)

@@ -13,6 +13,7 @@ from aiohttp import WSMsgType, web
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 NAMES = ("BTCUSDT", "ETHUSDT")
+ASKED: web.RequestKey[dict[str, str]] = web.RequestKey("asked", dict)
 STEP = {"1m": 60_000, "15m": 900_000, "1h": 3_600_000, "4h": 14_400_000, "1d": 86_400_000}
 
 
@@ -309,10 +310,9 @@ async def until(condition: Callable[[], Any], timeout_s: float = 8.0) -> Any:
 
 
 async def _query(request: web.Request) -> dict[str, str]:
-    if "asked" not in request:
-        request["asked"] = dict(parse_qsl(request.query_string)) | dict(parse_qsl(await request.text()))
-    asked: dict[str, str] = request["asked"]
-    return asked
+    if ASKED not in request:
+        request[ASKED] = dict(parse_qsl(request.query_string)) | dict(parse_qsl(await request.text()))
+    return request[ASKED]
 
 
 def _ms() -> int:

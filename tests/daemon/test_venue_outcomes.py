@@ -82,6 +82,7 @@ def test_everything_else_is_judged_as_written(name: str):
         (errors.ExchangeError(coded("-2010", "Order would immediately match and take.")), "rejected", "would_cross"),
         (errors.BadRequest(coded("-1013", "Filter failure: LOT_SIZE")), "rejected", "filter"),
         (errors.ExchangeError(coded("-2010", "Account has insufficient balance for requested action.")), "rejected", "insufficient_balance"),
+        (Unsettled(coded("-1003", "of the request after the order")), "unknown", "Unsettled"),
         (RuntimeError("a bug"), "unknown", "RuntimeError"),
         (TimeoutError(), "unknown", "timeout"),
     ],
@@ -98,9 +99,7 @@ def test_a_filter_asks_for_the_listing_and_a_duplicate_for_a_look():
 
 
 def test_what_was_never_sent_says_why():
-    refused = NotSent("banned")
-    refused.__cause__ = Throttled("for 3 s")
-    assert judge_error(refused).reason == "throttled"
+    assert judge_error(NotSent("banned", "throttled")).reason == "throttled"
     assert judge_error(NotSent("x")).reason == "not_sent"
 
 
