@@ -69,7 +69,8 @@ def raised(effects: Effects, engine: Desk) -> list[str]:
             found.append(f"I4 {order.symbol}: {_name(order)} is no reduction, but the desk is halted")
         if order.side is not Side.BUY:
             continue
-        if (trouble := engine.market.trouble(order.symbol)) is not None:
+        trouble = engine.market.trouble(order.symbol) if order.symbol in engine.market.symbols else "not followed"
+        if trouble is not None:
             found.append(f"I4 {order.symbol}: {_name(order)} buys on data that is {trouble}")
         if not engine.risk.reconciled or order.symbol in engine.risk.unreconciled:
             found.append(f"I4 {order.symbol}: {_name(order)} buys while the account is unreconciled")
