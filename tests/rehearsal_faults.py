@@ -6,9 +6,13 @@
 """
 
 import asyncio
+import functools
 import re
+import socket
+import ssl
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,6 +23,8 @@ from typing import Any
 import aiohttp
 import ccxt.pro
 import orjson
+import trustme
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from daemon.rehearsal.config import RehearsalConfig
 from daemon.rehearsal.server import serve
@@ -74,6 +80,8 @@ class Rehearsal:
     secret: str
     symbols: tuple[str, ...]
     faults: Faults
+    trust: ssl.SSLContext | None = None
+    """Set where it speaks TLS under the exchange's own names."""
     _clients: list[Any] = field(default_factory=list)
 
     @property
@@ -81,18 +89,51 @@ class Rehearsal:
         return f"http://127.0.0.1:{self.port}"
 
     def ccxt(self, **settings: Any) -> Any:
-        """An unmodified ccxt.pro client of it; closed with the exchange."""
+        """An unmodified ccxt.pro client of it; closed with the exchange. Over TLS its URLs stay Binance's, so every code path is the real one."""
         options = {"fetchMarkets": {"types": ["spot"]}, "fetchMargins": False, "fetchCurrencies": False, **settings.pop("options", {})}
         given = {"apiKey": self.api_key, "secret": self.secret, "enableRateLimit": False, "options": options, **settings}
         client = ccxt.pro.binance(given)
         client.timeout_on_exit = 0  # milliseconds that ccxt waits for its sockets; nothing is lost on loopback
-        point_at(client, self.port)
+        if self.trust is None:
+            point_at(client, self.port)
+        else:
+            client.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=_Here(self.port), ssl=self.trust))
         self._clients.append(client)
         return client
 
     async def close(self) -> None:
         for client in self._clients:
             await client.close()
+            if client.session is not None:
+                await client.session.close()
+
+
+class _Here(AbstractResolver):
+    """Sends every host name to one local port."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
+        return [ResolveResult(hostname=host, host="127.0.0.1", port=self._port, family=family, proto=0, flags=0)]
+
+    async def close(self) -> None:
+        pass
+
+
+@functools.cache
+def _certificates() -> tuple[tempfile.TemporaryDirectory[str], Path, Path, ssl.SSLContext]:
+    """(folder that holds the files, chain, key, context that trusts them); made once."""
+    authority = trustme.CA()
+    made = authority.issue_cert("api.binance.com", "stream.binance.com", "ws-api.binance.com", "127.0.0.1")
+    folder = tempfile.TemporaryDirectory()
+    chain, key = Path(folder.name) / "chain.pem", Path(folder.name) / "key.pem"
+    for blob in made.cert_chain_pems:
+        blob.write_to_path(chain, append=True)
+    made.private_key_pem.write_to_path(key)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return folder, chain, key, context
 
 
 async def watching(client: Any, watch: Any, message_hash: str) -> asyncio.Future[Any]:
@@ -115,14 +156,20 @@ def point_at(client: Any, port: int) -> None:
     api["ws"]["ws-api"]["spot"] = f"ws://{address}/ws-api/v3"
 
 
-def _rehearsal(hello: Mapping[str, Any], session: aiohttp.ClientSession) -> Rehearsal:
-    faults = Faults(f"http://127.0.0.1:{hello['port']}", session)
-    return Rehearsal(int(hello["port"]), str(hello["api_key"]), str(hello["secret"]), tuple(hello["symbols"]), faults)
+def _rehearsal(hello: Mapping[str, Any], session: aiohttp.ClientSession, trust: ssl.SSLContext | None = None) -> Rehearsal:
+    faults = Faults(f"{'https' if trust else 'http'}://127.0.0.1:{hello['port']}", session)
+    return Rehearsal(int(hello["port"]), str(hello["api_key"]), str(hello["secret"]), tuple(hello["symbols"]), faults, trust)
 
 
 @asynccontextmanager
-async def rehearsal(**config: Any) -> AsyncIterator[Rehearsal]:
-    """An exchange in this event loop; `config` are fields of RehearsalConfig. Balances: USDT, BTC and ETH, unless given."""
+async def rehearsal(*, tls: bool = False, **config: Any) -> AsyncIterator[Rehearsal]:
+    """An exchange in this event loop; `config` are fields of RehearsalConfig. Balances: USDT, BTC and ETH, unless given.
+
+    `tls` serves it under Binance's own names, which ccxt's mapping of the spot error codes depends on.
+    """
+    trust = None
+    if tls:
+        _, config["certificate"], config["private_key"], trust = _certificates()
     balances = {"USDT": Decimal(100_000), "BTC": Decimal(1), "ETH": Decimal(10)}
     made = RehearsalConfig(**{"symbols": ("BTC/USDT", "ETH/USDT"), "balances": balances, "faults": True, **config})
     hello: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
@@ -130,8 +177,9 @@ async def rehearsal(**config: Any) -> AsyncIterator[Rehearsal]:
     serving.add_done_callback(lambda task: hello.done() or task.cancelled() or hello.set_exception(task.exception() or EOFError()))
     async with asyncio.timeout(WITHIN_S):
         greeting = await hello
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(WITHIN_S)) as session:
-        exchange = _rehearsal(greeting, session)
+    connector = aiohttp.TCPConnector(ssl=trust or True)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(WITHIN_S), connector=connector) as session:
+        exchange = _rehearsal(greeting, session, trust)
         try:
             yield exchange
         finally:

@@ -92,7 +92,7 @@ _STREAMS = (
 _PRIVATE = (
     Kind("private_lost", Border.PRIVATE, "an event is not sent", chance=True),
     Kind("private_duplicated", Border.PRIVATE, "an event is sent twice", chance=True),
-    Kind("private_reordered", Border.PRIVATE, "an event is sent after the one that follows it", chance=True),
+    Kind("private_reordered", Border.PRIVATE, "an event is sent after the next one of its kind", chance=True),
     Kind("private_delayed", Border.PRIVATE, "an event is sent after delay_s", {"delay_s": 1.0}, chance=True),
 )
 _FILLS = (

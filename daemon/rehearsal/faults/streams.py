@@ -13,7 +13,7 @@ from daemon.rehearsal.user_stream import UserStreams
 
 _CHANNELS = ("depth", "kline")
 RELEASE_AFTER_S = 1.0
-"""A message that waits for the one after it waits no longer than this."""
+"""An event that waits for the next one of its kind waits no longer than this."""
 
 
 class FaultyHub(Hub):
@@ -92,7 +92,8 @@ class FaultyUserStreams(UserStreams):
             case _:
                 pass
         super().emit(event)
-        self._release()
+        if any(held["e"] == event["e"] for held in self._held):
+            self._release()
 
     def terminate(self) -> None:
         """eventStreamTerminated to everybody, and nothing after it on these subscriptions."""
