@@ -22,7 +22,7 @@ import numpy as np
 import structlog
 
 from agents.core.errors import ConfigError
-from agents.core.events import UNSTAMPED, Adjustment, CancelAll, NewWeights
+from agents.core.events import UNSTAMPED, CancelAll, Event, NewWeights
 from agents.core.instruments import NS, Currency, Symbol
 from agents.desk.decision import EngineConfig
 from agents.engine import Engine
@@ -41,6 +41,7 @@ from daemon.rehearsal.config import TEST_KEY, TEST_SECRET
 from daemon.running import Account, Ending, Learner, Parts, Watcher, run, stop_on_signals
 from daemon.segments import SegmentWriter
 from daemon.settings import Settings
+from daemon.starting import recovered
 from daemon.state_folder import held
 from daemon.status import Status
 from daemon.venues.ccxt import CcxtVenue
@@ -201,11 +202,11 @@ async def _compose(settings: Settings, options: ExchangeOptions, server: Rehears
     folder, quote = settings.state_dir, Currency(settings.capital.quote)
     door = Door()
     feed = _feed(settings, options, symbols, door.now)
-    venue, adjustments, origin = await _venue(settings, options, server, feed, door.now)
+    venue, opened, kept = await _venue(settings, options, server, feed, door.now)
     stack.push_async_callback(venue.close)
     journal = Journal(folder, _name(door.now()), door.now(), {}, settings.journal.segment_mb << 20)
     config = engine_config(settings, symbols, journal.epoch, _exploration(settings, options))
-    journal.describe({"engine": asdict(config), "settings": settings.public(), "origin": origin, "versions": _versions()})
+    journal.describe({"engine": asdict(config), "settings": settings.public(), "versions": _versions(), **kept})
     engine = Engine(config)
     learner = _learner(settings, config, options, door)
     labels = {"mode": settings.mode, "exchange": settings.exchange.id, "instance": settings.instance, "quote": quote}
@@ -216,7 +217,7 @@ async def _compose(settings: Settings, options: ExchangeOptions, server: Rehears
     operator = Operator(door, latch, status, stop)
     log.info("session", session=journal.name, **labels, symbols=list(symbols), state=str(folder))
     return Parts(
-        folder, door, engine, journal, venue, learner, status, latch, adjustments, stop,
+        folder, door, engine, journal, venue, learner, status, latch, opened, stop,
         watchers=[_ending(server, stop), _settle_memory, partial(operator.listen, folder)],
         ending=_how_to_end(settings), background=asyncio.to_thread,
     )  # fmt: skip
@@ -247,22 +248,23 @@ async def _settle_memory() -> None:
 
 
 async def _venue(settings: Settings, options: ExchangeOptions, server: RehearsalExchange | None, feed: CcxtFeed,
-                 clock: Callable[[], int]) -> tuple[Account, list[Adjustment], str]:  # fmt: skip
-    """The mode table: the venue, what the ledger opens with, and which account it is."""
+                 clock: Callable[[], int]) -> tuple[Account, Sequence[Event], dict[str, Any]]:  # fmt: skip
+    """The mode table: the venue, what the session opens with, and what the journal keeps of it for the next start."""
     quote, allocation = Currency(settings.capital.quote), settings.capital.allocation
     match settings.mode:
         case "paper":
             simulated = SimulatedExchange([], frictions(settings), {quote: allocation})
             feed.charge(_simulated_fees(settings, server))
-            return SimulatedVenue(feed, simulated, clock), opening.fresh(quote, allocation, {quote: allocation}), ""
+            return SimulatedVenue(feed, simulated, clock), opening.fresh(quote, allocation, {quote: allocation}), {"origin": ""}
         case "live":
             venue = CcxtVenue(feed, options, clock, settings.instance)
-            balances = await venue.balances()
             origin = opening.identity((settings.exchange.id, options.base_url or "", options.api_key)) if server is None else ""
-            left = opening.left_by(settings.state_dir, origin) if origin else None
-            if left is None:
-                return venue, opening.fresh(quote, allocation, balances), origin
-            return venue, opening.carried(quote, allocation, balances, left), origin
+            try:
+                recovery = await recovered(settings.state_dir, venue, quote, allocation, settings.instance, origin)
+            except BaseException:
+                await venue.close()
+                raise
+            return venue, recovery.events, {"origin": origin, "opened_with": recovery.opened_with()}
 
 
 def _simulated_fees(settings: Settings, server: RehearsalExchange | None) -> dict[Symbol, tuple[Decimal, Decimal]]:

@@ -1,8 +1,9 @@
 """A real exchange: CcxtFeed for the market, and with keys orders, fills by cursor and balances."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -10,18 +11,20 @@ import structlog
 from ccxt.base.errors import BaseError, NotSupported
 
 from agents.core.errors import DataError, Throttled, Unreachable
-from agents.core.events import UNSTAMPED, Balance, BookSnapshot, Event
+from agents.core.events import UNSTAMPED, Adopted, Balance, BookSnapshot, Event
 from agents.core.instruments import Currency, Symbol
-from agents.core.orders import Amend, Cancel, Command, Place
+from agents.core.orders import Amend, Cancel, Command, OrderId, Place
 from daemon.venues import markets
 from daemon.venues.base import Outbox, pumped
 from daemon.venues.client import Exchange, ExchangeOptions, build_client, close_client
 from daemon.venues.feed import CcxtFeed
+from daemon.venues.fills import Cursor
 from daemon.venues.orders import OrderDesk, refused_key
 from daemon.venues.outcomes import bad_key
-from daemon.venues.parse import Levels, parse_balances, parse_book
+from daemon.venues.parse import Levels, OrderView, Transfer, parse_balances, parse_book
 from daemon.venues.readers import LostStream, watched
 from daemon.venues.throttle import Backoff, Throttle
+from daemon.venues.truth import Asked, Truth, TruthReader
 
 log = structlog.get_logger(__name__)
 
@@ -62,14 +65,12 @@ class CcxtVenue:
         self._exchange: Exchange | None = None
         self._desk: OrderDesk | None = None
         self._opening = asyncio.Lock()
-        self.strays: list[str] = []
-        """Client ids of orders of an earlier session that were found open at the start, and cancelled."""
 
     @property
     def status(self) -> dict[str, Any]:
         """For the session's view: the feed's, and counts of what happened to orders."""
         counts = dict(self._desk.counts) if self._desk else {}
-        return {**self._feed.status, "orders": counts, "strays": list(self.strays), "bans": self._throttle.bans}
+        return {**self._feed.status, "orders": counts, "strays": self.strays, "rivals": self.rivals, "bans": self._throttle.bans}
 
     def events(self) -> AsyncIterator[Event]:
         """Market data, order updates, fills and balances, unstamped. Raises ConfigError when the key is refused."""
@@ -109,7 +110,7 @@ class CcxtVenue:
             raise Unreachable(f"{exchange.id} tells no price of {symbol}: {type(error).__name__} {error}"[:400]) from error
 
     async def open(self) -> tuple[Exchange, OrderDesk]:
-        """Connect the account once: markets, our strays cancelled, trades of the past set aside."""
+        """Connect the account once. Nothing of it is touched, and nothing is told before `adopt` or `events`."""
         async with self._opening:
             if self._exchange is None or self._desk is None:
                 exchange = build_client(self._account)
@@ -119,13 +120,78 @@ class CcxtVenue:
                 try:
                     await markets.load(exchange, self._throttle)
                     markets.check(exchange, self._symbols, ())
-                    await self._clear(exchange, desk)
                     self._feed.charge(await markets.account_fees(exchange, self._throttle, self._symbols))
                 except BaseException:
                     await close_client(exchange)
                     raise
                 self._exchange, self._desk = exchange, desk
             return self._exchange, self._desk
+
+    async def truth(self, asked: Asked) -> Truth:
+        """What the exchange says about the account; changes nothing. Raises Unreachable, ConfigError for a refused key."""
+        exchange, desk = await self.open()
+        wanted = {*self._symbols, *(asked.cursors or ()), *(order.place.symbol for order in asked.orders)}
+        symbols = sorted(symbol for symbol in wanted if symbol in exchange.markets)
+        with self._said("the account cannot be read"):
+            reader = TruthReader(exchange, self._throttle, desk.records, desk.fills, self._instance)
+            found = await reader.read(symbols, asked)
+            listed = await markets.instruments(exchange, self._throttle, symbols)
+        return replace(found, instruments={instrument.symbol: instrument for instrument in listed})
+
+    async def adopt(
+        self, orders: Iterable[Adopted], cursors: Mapping[Symbol, Cursor], past: Mapping[str, OrderId] | None = None,
+        epoch: int | None = None,
+    ) -> None:  # fmt: skip
+        """Go on from an earlier session: follow its orders, and tell of trades only what `cursors` do not know. Before `events`.
+
+        `past` names its ended orders by the exchange's ids; `epoch` is the session that starts.
+        """
+        _, desk = await self.open()
+        for symbol, cursor in cursors.items():
+            desk.fills.begin(symbol, cursor)
+        desk.adopt(orders, past or {}, epoch, self._clock())
+
+    async def cancel_strays(self, strays: Sequence[OrderView]) -> None:
+        """Cancel open orders of our prefix that nobody follows. Raises Unreachable."""
+        _, desk = await self.open()
+        with self._said("strays cannot be cancelled"):
+            for view in strays:
+                await desk.cancel_stray(view)
+
+    async def sweep(self, symbols: Iterable[Symbol]) -> None:
+        """Tell the own trades of these symbols that are not told yet, and find out whose they are. Raises Unreachable."""
+        _, desk = await self.open()
+        with self._said("trades cannot be read"):
+            for symbol in symbols:
+                await desk.fills.sweep(symbol)
+                await desk.claim(symbol)
+
+    async def compare(self) -> None:
+        """Hold open orders of all symbols against the exchange's; strays are cancelled, another daemon's go to `rivals`."""
+        _, desk = await self.open()
+        with self._said("open orders cannot be read"):
+            for symbol in self._symbols:
+                await desk.compare(symbol)
+
+    async def transfers(self, since: int) -> list[Transfer]:
+        """Deposits and withdrawals since a time (ns), as far as the exchange tells them."""
+        exchange, desk = await self.open()
+        return await TruthReader(exchange, self._throttle, desk.records, desk.fills, self._instance).transfers(since)
+
+    @property
+    def rivals(self) -> list[str]:
+        """Client ids of open orders of another daemon that trades this account under our name."""
+        return sorted(self._desk.rivals) if self._desk else []
+
+    @property
+    def strays(self) -> list[str]:
+        """Client ids of open orders of our prefix that nobody here had sent, and that were cancelled."""
+        return list(self._desk.strays) if self._desk else []
+
+    @property
+    def waiting(self) -> int:
+        """Facts that are told, but that nobody has taken yet."""
+        return len(self._outbox)
 
     async def settle(self, timeout_s: float) -> bool:
         """Final sweep before the end: until every order has ended and no fill is missing, or time is up; whether it is."""
@@ -153,8 +219,21 @@ class CcxtVenue:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _said(self, what: str) -> Iterator[None]:
+        """A read that fails: a refused key ends trading, anything else is Unreachable."""
+        try:
+            yield
+        except (BaseError, TimeoutError, Throttled) as error:
+            if bad_key(error):
+                raise refused_key(self._exchange) from error
+            raise Unreachable(f"{what} on {self._account.id}: {type(error).__name__} {error}"[:400]) from error
+
     async def _run(self) -> None:
         exchange, desk = await self.open()
+        with self._said("own trades cannot be read"):
+            for symbol in self._symbols:
+                await desk.fills.start(symbol)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._feed.run())
             for _ in range(self._options.senders):
@@ -166,18 +245,6 @@ class CcxtVenue:
             tasks.create_task(self._tell_balances())
             if exchange.has.get("watchOrders"):
                 tasks.create_task(self._listen(exchange, desk))
-
-    async def _clear(self, exchange: Exchange, desk: OrderDesk) -> None:
-        try:
-            for symbol in self._symbols:
-                self.strays += await desk.cancel_strays(symbol)
-                await desk.fills.start(symbol)
-        except (BaseError, TimeoutError, Throttled) as error:
-            if bad_key(error):
-                raise refused_key(exchange) from error
-            raise Unreachable(f"the account on {exchange.id} cannot be read: {type(error).__name__} {error}"[:400]) from error
-        if self.strays:
-            log.warning("strays_cancelled", order_ids=self.strays)
 
     async def _send_places(self, desk: OrderDesk) -> None:
         while True:
@@ -203,7 +270,7 @@ class CcxtVenue:
         """The periodic truth, whatever the private stream says or does not say."""
         while True:
             await asyncio.sleep(self._options.sweep_s)
-            for symbol in sorted({tracked.place.symbol for tracked in desk.live()}):
+            for symbol in desk.moving():
                 desk.dirty.add(symbol)
                 try:
                     await desk.compare(symbol)
@@ -224,12 +291,8 @@ class CcxtVenue:
 
     async def _fetch_balances(self) -> dict[Currency, tuple[Decimal, Decimal]]:
         exchange, _ = await self.open()
-        try:
+        with self._said("the balances cannot be read"):
             raw = await self._throttle.call(exchange, exchange.fetch_balance)
-        except (BaseError, TimeoutError, Throttled) as error:
-            if bad_key(error):
-                raise refused_key(exchange) from error
-            raise Unreachable(f"the balances on {exchange.id} cannot be read: {type(error).__name__} {error}"[:400]) from error
         return parse_balances(raw)
 
     async def _listen(self, exchange: Exchange, desk: OrderDesk) -> None:

@@ -2,56 +2,103 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from ccxt.base.errors import BaseError
 
 from agents.core.errors import DataError
-from agents.core.events import UNSTAMPED, Adjustment, AdjustmentKind, Fill
-from agents.core.instruments import Currency, Symbol
+from agents.core.events import Fill
+from agents.core.instruments import Symbol
 from agents.core.orders import OrderId
 from daemon.venues.base import Outbox
 from daemon.venues.client import Exchange
-from daemon.venues.parse import parse_fees, parse_fill
+from daemon.venues.parse import MS, OwnTrade, parse_own_trade
 from daemon.venues.throttle import Throttle
 
 log = structlog.get_logger(__name__)
 
 PAGE = 500
 OVERLAP_MS = 60_000
-"""How far behind the newest known trade a time cursor looks again: exchanges are eventually consistent."""
+"""How far behind the newest known trade we look again: exchanges are eventually consistent."""
 REMEMBERED = 20_000
 
 
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far one symbol's own trades are known: all that are settled, and of the later ones those in `known`."""
+
+    trade_id: int = 0
+    """On exchanges that are asked by trade id: trades up to this one are settled."""
+    ms: int = 0
+    """On the others: trades before this time are settled."""
+    known: frozenset[tuple[int, str]] = frozenset()
+    """(time in ms, trade id)."""
+
+    def settled(self, trade_id: str, ms: int, *, by_id: bool) -> bool:
+        """Whether a trade lies behind the cursor, and so was told long ago or is none of ours."""
+        return int(trade_id) <= self.trade_id if by_id and trade_id.isdigit() else ms < self.ms
+
+    def beyond(self, told: Iterable[tuple[int, str]]) -> "Cursor":
+        """The cursor after these trades, as (ms, id), were told besides."""
+        known = self.known | set(told)
+        newest = max((ms for ms, _ in known), default=0)
+        late = frozenset((ms, trade_id) for ms, trade_id in known if ms >= newest - OVERLAP_MS)
+        settled = max((int(trade_id) for _, trade_id in known - late if trade_id.isdigit()), default=0)
+        return Cursor(max(self.trade_id, settled), max(self.ms, newest - OVERLAP_MS), late)
+
+
 class FillCursor:
-    """What has been fetched of one symbol's own trades."""
+    """What this session has fetched of one symbol's own trades. Without an opening the first look sets the past aside."""
 
-    def __init__(self) -> None:
-        self.newest_id: int | None = None
-        self.newest_ms = 0
-        self.started = False
-        self._seen: set[str] = set()
-        self._order: deque[str] = deque()
+    def __init__(self, opening: Cursor | None = None, *, by_id: bool = True) -> None:
+        self._by_id = by_id
+        self.started = opening is not None
+        self._opening = opening or Cursor()
+        self._seen = {trade_id for _, trade_id in self._opening.known}
+        self._order = deque(trade_id for _, trade_id in sorted(self._opening.known))
+        self._late = deque(sorted(self._opening.known))
+        self._newest = max((ms for ms, _ in self._opening.known), default=0)
+        self.trade_id, self.ms = self._opening.trade_id, self._opening.ms
+        """From where the next look begins."""
 
-    def new(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def new(self, rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Rows not seen before, oldest first; remembers them."""
-        fresh = [row for row in rows if row.get("id") and str(row["id"]) not in self._seen]
+        fresh = [row for row in rows if row.get("id") and self._is_new(str(row["id"]), _ms(row))]
+        fresh.sort(key=lambda row: (_ms(row), str(row["id"]).rjust(20, "0")))
         for row in fresh:
             trade_id = str(row["id"])
             self._seen.add(trade_id)
             self._order.append(trade_id)
+            self._late.append((_ms(row), trade_id))
+            self._newest = max(self._newest, _ms(row))
             if len(self._order) > REMEMBERED:
                 self._seen.discard(self._order.popleft())
-            self.newest_ms = max(self.newest_ms, int(row.get("timestamp") or 0))
-            if trade_id.isdigit():
-                self.newest_id = max(self.newest_id or 0, int(trade_id))
-        return sorted(fresh, key=lambda row: (int(row.get("timestamp") or 0), str(row["id"]).rjust(20, "0")))
+        self._advance()
+        return fresh
 
-    def forget(self, row: dict[str, Any]) -> None:
-        """Let a row come again: its order is not known yet."""
-        self._seen.discard(str(row["id"]))
+    def _is_new(self, trade_id: str, ms: int) -> bool:
+        return trade_id not in self._seen and not self._opening.settled(trade_id, ms, by_id=self._by_id)
+
+    def _advance(self) -> None:
+        while self._late and self._late[0][0] < self._newest - OVERLAP_MS:
+            _, trade_id = self._late.popleft()
+            if trade_id.isdigit():
+                self.trade_id = max(self.trade_id, int(trade_id))
+        self.ms = max(self.ms, self._newest - OVERLAP_MS)
+
+    def set_aside(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """What was traded before us: nothing of it is told."""
+        first = self.new(rows)
+        if first:  # what is older than this page is past as well, however close together the page lies
+            self.trade_id = max(self.trade_id, min((int(row["id"]) for row in first if str(row["id"]).isdigit()), default=1) - 1)
+            self.ms = max(self.ms, _ms(first[0]))
+        self.started, self._opening = True, self.mark()
+
+    def mark(self) -> Cursor:
+        """Where a session that follows this one has to go on."""
+        return Cursor(self.trade_id, self.ms, frozenset(self._late))
 
 
 class FillReader:
@@ -67,98 +114,97 @@ class FillReader:
         self._locks: dict[Symbol, asyncio.Lock] = {}
         self.strangers: set[str] = set()
         """Venue order ids of trades that are not ours."""
-        self.orphans: dict[str, list[dict[str, Any]]] = {}
+        self.orphans: dict[str, list[OwnTrade]] = {}
         """Trades whose order is not known yet, by venue order id."""
-        self._by_id = exchange.id.startswith("binance")
+        self.by_id = exchange.id.startswith("binance")
+        """Whether this exchange is asked for trades from an id on; else from a time on."""
         self.refused = 0
 
+    def begin(self, symbol: Symbol, cursor: Cursor) -> None:
+        """Go on from where an earlier session, or the reading at the start, has come to."""
+        self._cursors[symbol] = FillCursor(cursor, by_id=self.by_id)
+
     async def start(self, symbol: Symbol) -> None:
-        """Remember what was traded before us: nothing of it is told."""
-        cursor = self._cursor(symbol)
-        if not cursor.started:
-            cursor.new(await self._fetch(symbol, None, {}))
-            cursor.started = True
+        """Where no cursor was given: remember what was traded before us."""
+        if not (cursor := self._cursor(symbol)).started:
+            cursor.set_aside(await self._fetch(symbol, None, {}))
 
     async def sweep(self, symbol: Symbol) -> int:
         """Fetch what is new of one symbol and tell it; how many fills were told. Raises what ccxt raises."""
         async with self._locks.setdefault(symbol, asyncio.Lock()):
-            cursor = self._cursor(symbol)
             told = 0
-            while True:
-                rows = await self._page(symbol, cursor)
-                fresh = cursor.new(rows)
-                for row in fresh:
-                    told += self._take(row)
-                if len(rows) < PAGE or not fresh:
-                    return told
+            async for trades in self.pages(symbol, self._cursor(symbol)):
+                for trade in trades:
+                    told += self._take(trade)
+            return told
+
+    async def pages(self, symbol: Symbol, cursor: FillCursor) -> AsyncIterator[list[OwnTrade]]:
+        """What the cursor has not seen yet, oldest first, page by page; moves the cursor. Raises what ccxt raises."""
+        if not cursor.started:
+            cursor.set_aside(await self._fetch(symbol, None, {}))
+            return
+        start = cursor.trade_id if self.by_id else cursor.ms
+        while True:
+            # From the newest settled trade itself, so that a server which counts differently still overlaps.
+            params = {"fromId": start} if self.by_id else {}
+            rows = await self._fetch(symbol, None if self.by_id else start or None, params)
+            fresh = cursor.new(rows)
+            if fresh:
+                yield self._parsed(fresh)
+            if (self.by_id and len(rows) < PAGE) or not rows or (not self.by_id and not fresh and len(rows) < PAGE):
+                return
+            newest = max(int(row["id"]) if self.by_id else _ms(row) for row in rows)
+            start = newest if newest > start else start + 1  # a page of one millisecond must not be asked for again
 
     async def of_order(self, symbol: Symbol, venue_order_id: str) -> int:
         """Fetch the trades of one order, where the cursor did not bring all of them."""
         async with self._locks.setdefault(symbol, asyncio.Lock()):
-            if self._by_id:
+            if self.by_id:
                 rows = await self._fetch(symbol, None, {"orderId": venue_order_id})
             elif self._exchange.has.get("fetchOrderTrades"):
                 fetch = self._exchange.fetch_order_trades
                 rows = await self._throttle.call(self._exchange, lambda: fetch(venue_order_id, symbol)) or []
             else:
                 rows = await self._fetch(symbol, None, {})
-            return sum(self._take(row) for row in self._cursor(symbol).new(rows))
+            return sum(self._take(trade) for trade in self._parsed(self._cursor(symbol).new(rows)))
 
     def adopt(self, venue_order_id: str) -> None:
         """The order of some orphaned trades is known now."""
-        for row in self.orphans.pop(venue_order_id, []):
-            self._take(row)
+        for trade in self.orphans.pop(venue_order_id, []):
+            self._take(trade)
 
-    def disown(self, venue_order_id: str) -> None:
+    def disown(self, venue_order_id: str, whose: str = "an order that is not ours") -> None:
         """An order is somebody else's: its trades move the account's money, and nothing of ours."""
         self.strangers.add(venue_order_id)
-        for row in self.orphans.pop(venue_order_id, []):
-            self._foreign(row)
+        for trade in self.orphans.pop(venue_order_id, []):
+            self._foreign(trade, whose)
 
-    def _foreign(self, row: dict[str, Any]) -> None:
-        symbol = str(row["symbol"])
-        base, _, quote = symbol.partition(":")[0].partition("/")
-        try:
-            trade, fees = parse_fill(row, OrderId(""), Currency(quote)), parse_fees(row)
-        except DataError as error:
-            self.refused += 1
-            log.error("foreign_trade_refused", symbol=symbol, trade_id=row.get("id"), reason=str(error))
-            return
-        log.warning("foreign_trade", symbol=symbol, trade_id=trade.trade_id, side=trade.side.name, quantity=str(trade.quantity))
-        signed, note = trade.side.value * trade.quantity, f"trade {trade.trade_id} of {symbol}, an order that is not ours"
-        moved = [(Currency(base), signed), (Currency(quote), -signed * trade.price), *((currency, -fee) for currency, fee in fees)]
-        for currency, amount in moved:
-            self._outbox.put(Adjustment(UNSTAMPED, currency, amount, AdjustmentKind.CORRECTION, note))
+    def _foreign(self, trade: OwnTrade, whose: str = "an order that is not ours") -> None:
+        log.warning("foreign_trade", symbol=trade.symbol, trade_id=trade.trade_id, side=trade.side.name, quantity=str(trade.quantity))
+        self._outbox.extend(trade.corrections(whose))
 
-    def _take(self, row: dict[str, Any]) -> int:
-        venue_order_id = str(row.get("order") or "")
-        if venue_order_id in self.strangers:
-            self._foreign(row)
+    def _take(self, trade: OwnTrade) -> int:
+        if trade.venue_order_id in self.strangers:
+            self._foreign(trade)
             return 0
-        order_id = self._owner(venue_order_id, str(row.get("clientOrderId") or ""))
+        order_id = self._owner(trade.venue_order_id, trade.order_id)
         if order_id is None:
-            self.orphans.setdefault(venue_order_id, []).append(row)
+            self.orphans.setdefault(trade.venue_order_id, []).append(trade)
             return 0
-        quote = Currency(str(row["symbol"]).partition("/")[2].partition(":")[0])
-        try:
-            fill = parse_fill(row, order_id, quote)
-            fees = parse_fees(row)
-        except DataError as error:
-            self.refused += 1
-            log.error("own_trade_refused", symbol=row.get("symbol"), trade_id=row.get("id"), reason=str(error))
-            return 0
-        self._outbox.put(fill)
-        for currency, fee in fees[1:]:
-            note = f"second fee of trade {fill.trade_id}"
-            self._outbox.put(Adjustment(UNSTAMPED, currency, -fee, AdjustmentKind.FEE, note))
+        fill = trade.fill(order_id)
+        self._outbox.extend([fill, *trade.further_fees()])
         self._told(fill)
         return 1
 
-    async def _page(self, symbol: Symbol, cursor: FillCursor) -> list[dict[str, Any]]:
-        if self._by_id:
-            # From the newest known trade itself, so that a server which counts differently still overlaps.
-            return await self._fetch(symbol, None, {"fromId": cursor.newest_id} if cursor.newest_id is not None else {})
-        return await self._fetch(symbol, max(cursor.newest_ms - OVERLAP_MS, 0) or None, {})
+    def _parsed(self, rows: Iterable[Mapping[str, Any]]) -> list[OwnTrade]:
+        trades = []
+        for row in rows:
+            try:
+                trades.append(parse_own_trade(row))
+            except DataError as error:
+                self.refused += 1
+                log.error("own_trade_refused", symbol=row.get("symbol"), trade_id=row.get("id"), reason=str(error))
+        return trades
 
     async def _fetch(self, symbol: Symbol, since: int | None, params: dict[str, Any]) -> list[dict[str, Any]]:
         fetch = self._exchange.fetch_my_trades
@@ -166,14 +212,13 @@ class FillReader:
         return list(rows or [])
 
     def _cursor(self, symbol: Symbol) -> FillCursor:
-        return self._cursors.setdefault(symbol, FillCursor())
+        return self._cursors.setdefault(symbol, FillCursor(by_id=self.by_id))
 
 
-async def quietly(awaitable: Any, what: str, **context: Any) -> bool:
-    """Await a read that may fail for a while; whether it worked."""
-    try:
-        await awaitable
-    except (BaseError, TimeoutError) as error:
-        log.warning("read_failed", what=what, error=f"{type(error).__name__}: {error}"[:200], **context)
-        return False
-    return True
+def trade_key(fill: Fill) -> tuple[int, str]:
+    """A told fill as cursors know it: (time in ms, trade id)."""
+    return fill.time // MS, fill.trade_id
+
+
+def _ms(row: Mapping[str, Any]) -> int:
+    return int(row.get("timestamp") or 0)

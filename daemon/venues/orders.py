@@ -6,24 +6,25 @@ or several that do not, over a window longer than the exchange may sit on a requ
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import partial
 from typing import Any
 
 import structlog
 from ccxt.base.errors import BaseError, OrderNotFound
 
-from agents.core.errors import ConfigError, DataError, Throttled
-from agents.core.events import UNSTAMPED, Fill, OrderUpdate
-from agents.core.instruments import ZERO, Side, Symbol
-from agents.core.orders import NEXT, Cancel, OrderId, OrderState, Place, TimeInForce, is_ours
+from agents.core.errors import ConfigError, Throttled
+from agents.core.events import UNSTAMPED, Adopted, Fill, OrderUpdate
+from agents.core.instruments import NS, ZERO, Side, Symbol
+from agents.core.orders import NEXT, Cancel, OrderId, OrderState, Place, TimeInForce, epoch_of, is_ours
 from daemon.venues.base import Outbox
 from daemon.venues.client import Exchange
 from daemon.venues.fills import FillReader
 from daemon.venues.outcomes import Outcome, Verdict, bad_key, judge_answer, judge_error
 from daemon.venues.parse import OrderView, parse_order
+from daemon.venues.records import Records
 from daemon.venues.throttle import Throttle
 
 log = structlog.get_logger(__name__)
@@ -34,8 +35,6 @@ LOOKS = (0.02, 0.05, 0.07, 0.13, 0.2, 0.27, 0.33)
 """Pauses between looks for an order whose fate is unknown, in parts of the window; the last repeats."""
 ABSENT = 4
 """Looks in a row that must find nothing before an order counts as never accepted."""
-LOOKUP_BY_CLIENT_ID = ("binance", "okx", "myokx", "mexc", "kucoin", "gate")
-"""ccxt classes whose fetch_order takes a client order id; with the others, the lists of orders are searched."""
 
 
 @dataclass(slots=True)
@@ -86,16 +85,46 @@ class OrderDesk:
         """Symbols with own trades that have not been fetched yet."""
         self.stirred = asyncio.Event()
         self.counts: Counter[str] = Counter()
+        self.epoch: int | None = None
+        """The session that sends; an order of a later one is another daemon's."""
+        self.rivals: dict[str, OrderView] = {}
+        """Open orders of another daemon that trades this account under our name, by client id."""
+        self.strays: list[str] = []
+        """Client ids of orders with our prefix that nobody here had sent, in the order of finding; they were cancelled."""
+        self.records = Records(exchange, throttle, lambda: self.counts.update(["order_refused"]))
         self.fills = FillReader(exchange, throttle, outbox, self._owner, self._filled)
         self._by_venue_id: dict[str, OrderId] = {}
+        self._past: dict[str, OrderId] = {}
+        self._since = 0
+        self._ended: dict[Symbol, float] = {}
+        self._denied: Counter[str] = Counter()
 
     # -- commands ------------------------------------------------------------------------------------------------
 
     def expect(self, place: Place) -> Tracked:
         """Begin to follow an order that is about to be sent."""
         tracked = self.orders[place.order_id] = Tracked(place, sent_at=_now())
+        if self.epoch is None:
+            self.epoch = epoch_of(place.order_id)
         self._prune()
         return tracked
+
+    def adopt(self, orders: Iterable[Adopted], past: Mapping[str, OrderId], epoch: int | None = None, at: int = 0) -> None:
+        """Go on following orders of an earlier session; nothing that they carry is told again.
+
+        `past` names that session's ended orders by the exchange's ids, for fills that come late. `epoch` and `at` (ns) are of the
+        session that starts now.
+        """
+        self._past.update(past)
+        self.epoch, self._since = epoch, at
+        for order in orders:
+            tracked = Tracked(order.place, order.state, order.venue_order_id, order.reported or None, order.filled, sent_at=_now())
+            tracked.answered.set()
+            self.orders[order.place.order_id] = tracked
+            if tracked.venue_order_id:
+                self._by_venue_id[tracked.venue_order_id] = order.place.order_id
+            if not tracked.done and (not tracked.venue_order_id or (tracked.reported or ZERO) > tracked.filled):
+                self.look_soon(tracked)
 
     async def place(self, tracked: Tracked) -> None:
         """Send one order, once. Raises ConfigError when the key is refused."""
@@ -143,7 +172,7 @@ class OrderDesk:
 
     def hint(self, raw: Any) -> None:
         """A private stream said something: where it concerns us, look soon."""
-        view = self._parse(raw)
+        view = self.records.parse(raw)
         tracked = self.orders.get(OrderId(view.order_id)) or self.orders.get(self._by_venue_id.get(view.venue_order_id, OrderId("")))
         if tracked is None:
             self.counts["foreign_order" if not is_ours(view.order_id, self._instance) else "stray_order"] += 1
@@ -179,34 +208,57 @@ class OrderDesk:
         """Orders whose end has not been told."""
         return [tracked for tracked in self.orders.values() if not tracked.done]
 
+    def moving(self) -> list[Symbol]:
+        """Symbols where fills may still come: with live orders, or with one that ended less than the window ago."""
+        now = _now()
+        self._ended = {symbol: until for symbol, until in self._ended.items() if until > now}
+        return sorted({tracked.place.symbol for tracked in self.live()} | self._ended.keys())
+
     async def compare(self, symbol: Symbol) -> None:
-        """Hold our open orders of a symbol against the exchange's list; what is missing there is looked at."""
-        opened = await self.open_orders(symbol)
+        """Hold our open orders of a symbol against the exchange's list.
+
+        What is missing there is looked at; what is there and should not be, with our prefix, is cancelled. Raises what ccxt raises.
+        """
+        opened = await self.records.open(symbol)
         listed = {view.venue_order_id for view in opened}
         for tracked in self.live():
             if tracked.place.symbol == symbol and tracked.venue_order_id and tracked.venue_order_id not in listed:
                 self.look_soon(tracked)
         for view in opened:
-            if is_ours(view.order_id, self._instance) and OrderId(view.order_id) not in self.orders:
-                self.counts["stray_order"] += 1
-                log.warning("stray_order", order_id=view.order_id, symbol=symbol)
+            if is_ours(view.order_id, self._instance):
+                await self._expected(view, symbol)
 
-    async def open_orders(self, symbol: Symbol) -> list[OrderView]:
-        """The exchange's list of this account's open orders. Raises what ccxt raises."""
-        fetch = self._exchange.fetch_open_orders
-        return [self._parse(raw) for raw in await self._throttle.call(self._exchange, lambda: fetch(symbol)) or []]
+    async def _expected(self, view: OrderView, symbol: Symbol) -> None:
+        tracked = self.orders.get(OrderId(view.order_id))
+        if tracked is not None and not tracked.done:
+            return
+        if tracked is None and self._is_rival(view):
+            self.rivals[view.order_id] = view
+            return
+        self.counts["stray_order" if tracked is None else "undead_order"] += 1
+        log.warning("stray_order", order_id=view.order_id, symbol=symbol, told=tracked.state.value if tracked else None)
+        if tracked is not None and tracked.state is OrderState.REJECTED:  # it was accepted after all: it lives, until it is cancelled
+            tracked.ending, tracked.absent = None, 0
+            self._identify(tracked, view)
+            self._tell(tracked, OrderState.OPEN, "found_late")
+            await self.cancel(Cancel(tracked.place.order_id, symbol))
+        else:
+            await self.cancel_stray(view)
 
-    async def cancel_strays(self, symbol: Symbol) -> list[str]:
-        """Cancel open orders that carry our prefix but that this session has not placed; their client ids."""
-        strays = [v for v in await self.open_orders(symbol) if is_ours(v.order_id, self._instance)]
-        strays = [v for v in strays if OrderId(v.order_id) not in self.orders]
-        for view in strays:
-            request = partial(self._exchange.cancel_order, view.venue_order_id, symbol)
-            try:
-                await self._throttle.call(self._exchange, request, urgent=True)
-            except OrderNotFound:
-                continue
-        return [view.order_id for view in strays]
+    def _is_rival(self, view: OrderView) -> bool:
+        """Whether somebody sends under our name: a later session's order, or one made long after all that came before us was dead."""
+        epoch = epoch_of(view.order_id)
+        if epoch is not None and self.epoch is not None and epoch > self.epoch:
+            return True
+        return bool(self._since) and view.created > self._since + int(2 * self._window_s * NS)
+
+    async def cancel_stray(self, view: OrderView) -> None:
+        """Cancel an open order that carries our prefix, but that nobody here follows. Raises what ccxt raises."""
+        if view.order_id not in self.strays:
+            self.strays.append(view.order_id)
+        cancel = self._exchange.cancel_order
+        with suppress(OrderNotFound):  # gone by itself
+            await self._throttle.call(self._exchange, lambda: cancel(view.venue_order_id, view.symbol), urgent=True)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -257,7 +309,7 @@ class OrderDesk:
                 raise refused_key(self._exchange) from error
             await self._look(tracked)
             return tracked.done or tracked.ending is not None
-        view = self._parse(raw)  # its client order id is the cancel's, not the order's: matched by what we asked
+        view = self.records.parse(raw)  # its client order id is the cancel's, not the order's: matched by what we asked
         if view.state is not None and view.state.done:
             self._apply(tracked, view)
         else:
@@ -273,7 +325,7 @@ class OrderDesk:
             return
         tracked.looks += 1
         try:
-            view = await self._find(tracked)
+            view = await self.records.find(tracked.place.symbol, tracked.place.order_id, tracked.venue_order_id)
         except (BaseError, TimeoutError, Throttled) as error:
             if bad_key(error):
                 raise refused_key(self._exchange) from error
@@ -292,26 +344,6 @@ class OrderDesk:
 
     def _look_again(self, tracked: Tracked) -> None:
         self.look_soon(tracked, LOOKS[min(tracked.looks, len(LOOKS) - 1)] * self._window_s)
-
-    async def _find(self, tracked: Tracked) -> OrderView | None:
-        """The exchange's record of an order, or None if it has none. Raises what ccxt raises."""
-        place, exchange = tracked.place, self._exchange
-        by_client = exchange.id.startswith(LOOKUP_BY_CLIENT_ID)
-        if exchange.has.get("fetchOrder") and (tracked.venue_order_id or by_client):
-            params = {} if tracked.venue_order_id else {"clientOrderId": place.order_id}
-            fetch = exchange.fetch_order
-            try:
-                return self._parse(await self._throttle.call(exchange, lambda: fetch(tracked.venue_order_id, place.symbol, params)))
-            except OrderNotFound:
-                return None
-        for name in ("fetchOpenOrders", "fetchClosedOrders", "fetchCanceledOrders", "fetchOrders"):
-            if exchange.has.get(name) is not True:
-                continue
-            for raw in await self._throttle.call(exchange, partial(getattr(exchange, name), place.symbol)) or []:
-                view = self._parse(raw)
-                if view.order_id == place.order_id or (view.venue_order_id and view.venue_order_id == tracked.venue_order_id):
-                    return view
-        return None
 
     def _apply(self, tracked: Tracked, view: OrderView) -> None:
         """Take an order's record, however old it may be: what is known never shrinks."""
@@ -386,30 +418,32 @@ class OrderDesk:
     async def _sweep(self, symbol: Symbol) -> None:
         try:
             await self.fills.sweep(symbol)
-            await self._orphans(symbol)
+            await self.claim(symbol)
         except (BaseError, TimeoutError, Throttled) as error:
             if bad_key(error):
                 raise refused_key(self._exchange) from error
             self.counts["sweep_failed"] += 1
 
-    async def _orphans(self, symbol: Symbol) -> None:
+    async def claim(self, symbol: Symbol) -> None:
         """Whose are the trades that match no order? Ask by venue order id, unless an answer of ours is still on its way."""
         if any(not t.venue_order_id and t.place.symbol == symbol for t in self.live()):
             return
-        fetch = self._exchange.fetch_order
-        for venue_order_id, rows in list(self.fills.orphans.items()):
-            if rows and rows[0].get("symbol") == symbol:
-                request = partial(fetch, venue_order_id, symbol)
-                view = self._parse(await self._throttle.call(self._exchange, request))
-                tracked = self.orders.get(OrderId(view.order_id))
-                if tracked is None:
-                    self.counts["foreign_trade"] += len(rows)
-                    self.fills.disown(venue_order_id)
+        for venue_order_id, trades in list(self.fills.orphans.items()):
+            if trades and trades[0].symbol == symbol:
+                view = await self.records.by_venue_id(symbol, venue_order_id)
+                self._denied[venue_order_id] += view is None
+                if view is None and self._denied[venue_order_id] < ABSENT:
+                    continue
+                tracked = self.orders.get(OrderId(view.order_id)) if view is not None else None
+                if tracked is None or view is None:
+                    self.counts["foreign_trade"] += len(trades)
+                    stray = view is not None and is_ours(view.order_id, self._instance)
+                    self.fills.disown(venue_order_id, f"the stray order {view.order_id}" if stray and view else "an order that is not ours")
                 else:
                     self._apply(tracked, view)
 
     def _owner(self, venue_order_id: str, client_order_id: str) -> OrderId | None:
-        found = self._by_venue_id.get(venue_order_id)
+        found = self._by_venue_id.get(venue_order_id) or self._past.get(venue_order_id)
         if found is None and client_order_id and OrderId(client_order_id) in self.orders:
             return OrderId(client_order_id)
         return found
@@ -432,17 +466,10 @@ class OrderDesk:
         tracked.state = state
         if state.done:
             tracked.next_look = None
+            self._ended[tracked.place.symbol] = _now() + self._window_s
         place = tracked.place
         filled = tracked.reported if tracked.reported is not None else tracked.filled
         self._outbox.put(OrderUpdate(UNSTAMPED, place.order_id, place.symbol, state, tracked.venue_order_id, filled, reason))
-
-    def _parse(self, raw: Any) -> OrderView:
-        try:
-            return parse_order(raw)
-        except DataError as error:
-            self.counts["order_refused"] += 1
-            log.error("order_answer_refused", reason=str(error))
-            return OrderView("", "", "", None, None, None)
 
     def _prune(self) -> None:
         if len(self.orders) <= 2 * KEPT:

@@ -4,6 +4,7 @@ What cannot be believed (missing, not finite, negative) is refused by DataError 
 ccxt hands numbers out as floats: `Decimal(repr(x))` gives back the digits that the exchange sent.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -11,7 +12,7 @@ from operator import gt, lt
 from typing import Any
 
 from agents.core.errors import DataError, NotFinite
-from agents.core.events import UNSTAMPED, Bar, BookSnapshot, Fill, Level, Trade
+from agents.core.events import UNSTAMPED, Adjustment, AdjustmentKind, Bar, BookSnapshot, Fill, Level, Trade
 from agents.core.instruments import TIMEFRAMES, ZERO, Currency, Instrument, Side, Symbol
 from agents.core.orders import OrderId, OrderState
 
@@ -171,6 +172,10 @@ class OrderView:
     filled: Decimal | None
     quantity: Decimal | None
     reason: str = ""
+    side: Side | None = None
+    price: Decimal | None = None
+    created: int = 0
+    """By the exchange's clock, nanoseconds UTC; 0 where it does not tell."""
 
     @property
     def empty(self) -> bool:
@@ -204,7 +209,8 @@ def parse_order(raw: Any) -> OrderView:
     info = raw.get("info")
     reason = str(info.get("status") or "") if isinstance(info, Mapping) else ""
     text = [str(raw.get(key) or "") for key in ("id", "clientOrderId", "symbol")]
-    return OrderView(text[0], text[1], text[2], raw.get("status") or None, filled, quantity, reason)
+    side, price = _SIDES.get(raw.get("side") or ""), number(raw["price"], "price") if raw.get("price") is not None else None
+    return OrderView(text[0], text[1], text[2], raw.get("status") or None, filled, quantity, reason, side, price, market_time(raw, 0))
 
 
 def parse_fees(raw: Raw) -> list[tuple[Currency, Decimal]]:
@@ -217,28 +223,107 @@ def parse_fees(raw: Raw) -> list[tuple[Currency, Decimal]]:
     return list(found.items())
 
 
-def parse_fill(raw: Raw, order_id: OrderId, quote: Currency) -> Fill:
-    """One own execution. A fee in a second currency is left out here; `parse_fees` has them all."""
+@dataclass(frozen=True, slots=True)
+class OwnTrade:
+    """One execution on the account, whoever's order it was of. Time in nanoseconds by the exchange's clock."""
+
+    symbol: Symbol
+    trade_id: str
+    venue_order_id: str
+    order_id: str
+    """The client order id, where the exchange tells it with the trade."""
+    time: int
+    side: Side
+    price: Decimal
+    quantity: Decimal
+    fees: tuple[tuple[Currency, Decimal], ...]
+    maker: bool
+
+    @property
+    def pair(self) -> tuple[Currency, Currency]:
+        """Base and quote."""
+        base, _, quote = self.symbol.partition(":")[0].partition("/")
+        return Currency(base), Currency(quote)
+
+    def fill(self, order_id: OrderId) -> Fill:
+        """As an execution of an order of ours, with its first fee."""
+        currency, fee = self.fees[0] if self.fees else (self.pair[1], ZERO)
+        return Fill(
+            UNSTAMPED, self.symbol, self.time, order_id, self.trade_id, self.side, self.price, self.quantity, fee, currency, self.maker
+        )
+
+    def further_fees(self) -> list[Adjustment]:
+        """Fees in a second currency and beyond, which a Fill has no room for."""
+        note = f"second fee of trade {self.trade_id} of {self.symbol}"
+        return [Adjustment(UNSTAMPED, currency, -fee, AdjustmentKind.FEE, note) for currency, fee in self.fees[1:]]
+
+    def corrections(self, whose: str) -> list[Adjustment]:
+        """What it moved in the account, as money that is none of ours. The note names the trade, so that it is booked once."""
+        base, quote = self.pair
+        signed, note = self.side.value * self.quantity, f"{trade_note(self.trade_id, self.symbol, self.time)} {whose}"
+        moved = [(base, signed), (quote, -signed * self.price), *((currency, -fee) for currency, fee in self.fees)]
+        return [Adjustment(UNSTAMPED, currency, amount, AdjustmentKind.CORRECTION, note) for currency, amount in moved]
+
+
+def trade_note(trade_id: str, symbol: Symbol, time: int) -> str:
+    """How a correction names the trade that it books; `noted_trade` reads it again."""
+    return f"trade {trade_id} of {symbol} at {time // MS},"
+
+
+_NOTED = re.compile(r"trade (\S+) of (\S+) at (\d+),")
+
+
+def noted_trade(note: str) -> tuple[Symbol, str, int] | None:
+    """(symbol, trade id, time in ms) of a correction that books somebody else's trade, else None."""
+    found = _NOTED.match(note)
+    return (Symbol(found[2]), found[1], int(found[3])) if found else None
+
+
+def parse_own_trade(raw: Raw) -> OwnTrade:
+    """One execution on the account."""
     side = _SIDES.get(raw.get("side") or "")
     if side is None:
         raise DataError("side_missing")
     if not raw.get("id"):
         raise DataError("trade_id_missing")
-    fees = parse_fees(raw)
-    currency, fee = fees[0] if fees else (quote, ZERO)
-    return Fill(
-        stamp=UNSTAMPED,
+    return OwnTrade(
         symbol=Symbol(raw["symbol"]),
-        time=market_time(raw, 0),
-        order_id=order_id,
         trade_id=str(raw["id"]),
+        venue_order_id=str(raw.get("order") or ""),
+        order_id=str(raw.get("clientOrderId") or ""),
+        time=market_time(raw, 0),
         side=side,
         price=positive(raw.get("price"), "price"),
         quantity=positive(raw.get("amount"), "quantity"),
-        fee=fee,
-        fee_currency=currency,
+        fees=tuple(parse_fees(raw)),
         maker=raw.get("takerOrMaker") == "maker",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Money that came into the account from outside, or left it (negative, its fee included). Time in nanoseconds."""
+
+    transfer_id: str
+    currency: Currency
+    amount: Decimal
+    time: int
+
+    def adjustment(self) -> Adjustment:
+        """The same as a fact; the note names the transfer, so that it is booked once."""
+        kind = AdjustmentKind.DEPOSIT if self.amount > 0 else AdjustmentKind.WITHDRAWAL
+        return Adjustment(UNSTAMPED, self.currency, self.amount, kind, self.transfer_id)
+
+
+def parse_transfer(raw: Raw, sign: int) -> Transfer | None:
+    """A deposit (`sign` 1) or withdrawal (-1) that has come to its end well; None for any other."""
+    if raw.get("status") != "ok" or not raw.get("currency"):
+        return None
+    amount, fee, word = positive(raw.get("amount"), "amount"), raw.get("fee") or {}, "deposit" if sign > 0 else "withdrawal"
+    if sign < 0 and fee.get("cost") and fee.get("currency") == raw["currency"]:
+        amount += number(fee["cost"], "fee")
+    name = raw.get("id") or raw.get("txid") or raw.get("timestamp")
+    return Transfer(f"{word} {name}", Currency(raw["currency"]), sign * amount, market_time(raw, 0))
 
 
 def parse_balances(raw: Raw) -> dict[Currency, tuple[Decimal, Decimal]]:

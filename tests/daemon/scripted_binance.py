@@ -229,7 +229,8 @@ class ScriptedBinance:
         trades = [t for t in trades if t["id"] >= int(request.query.get("fromId", 0))]
         if "orderId" in request.query:
             trades = [t for t in trades if t["orderId"] == int(request.query["orderId"])]
-        return web.json_response(trades[-int(request.query.get("limit", 500)) :])
+        limit = int(request.query.get("limit", 500))
+        return web.json_response(trades[:limit] if "fromId" in request.query else trades[-limit:])
 
     async def _post_order(self, request: web.Request) -> web.StreamResponse:
         query = await _query(request)

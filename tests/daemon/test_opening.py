@@ -1,8 +1,8 @@
-"""What a session starts with: never more than the allocation, and what was carried only as far as the account still holds it."""
+"""What a session starts with where nothing came before, and what leaves the book when the account does not hold it any more."""
 
 from decimal import Decimal
 
-from agents.core.events import UNSTAMPED, Adjustment, Fill, Listing
+from agents.core.events import UNSTAMPED, Adjustment, AdjustmentKind, Fill, Listing
 from agents.core.instruments import Currency, Instrument, Side, Symbol
 from agents.core.ledger import Ledger
 from agents.core.orders import OrderId
@@ -27,11 +27,14 @@ def test_the_capital_is_the_allocation_or_what_is_there_and_the_mirror_is_the_wh
     assert after(opening.fresh(USDT, D(1000), {USDT: D(300)})).capital == D(300)
 
 
-def test_a_carried_position_keeps_its_cost_and_shrinks_to_what_the_account_holds() -> None:
-    left = after(opening.fresh(USDT, D(1000), {USDT: D(5000)}))
-    left.apply(Fill(UNSTAMPED, BTC, 0, OrderId("a"), "1", Side.BUY, D(100), D(4), D(0), USDT, True))
-    whole = after(opening.carried(USDT, D(1000), {USDT: D(4600), COIN: D(4)}, left))
-    assert (whole.position(BTC), whole.average_price(BTC), whole.capital, whole.cash()) == (D(4), D(100), D(1000), D(600))
-    assert whole.balances == {USDT: D(4600), COIN: D(4)}
-    part = after(opening.carried(USDT, D(1000), {USDT: D(4600), COIN: D(1)}, left))
-    assert (part.position(BTC), part.cash()) == (D(1), D(900))
+def test_coins_that_the_owner_took_leave_the_book_at_their_cost_and_nothing_else_does() -> None:
+    ledger = after(opening.fresh(USDT, D(1000), {USDT: D(5000)}))
+    ledger.apply(Fill(UNSTAMPED, BTC, 0, OrderId("a"), "1", Side.BUY, D(100), D(4), D(0), USDT, True))
+    assert opening.given_up(ledger, BTC) == []
+    ledger.apply(Adjustment(UNSTAMPED, COIN, D(-3), AdjustmentKind.WITHDRAWAL, "withdrawal 7"))
+    equity = ledger.equity({BTC: D(100)})
+    for change in opening.given_up(ledger, BTC):
+        ledger.apply(change)
+    assert (ledger.position(BTC), ledger.average_price(BTC), ledger.cash()) == (D(1), D(100), D(900))
+    assert ledger.equity({BTC: D(100)}) == equity == D(1000)
+    assert opening.given_up(ledger, BTC) == []

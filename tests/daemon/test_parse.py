@@ -188,7 +188,7 @@ def test_an_answer_that_says_nothing_is_empty(raw: Any) -> None:
 
 
 def test_a_fill() -> None:
-    fill = parse.parse_fill(FILL, OrderId("q-a-1-1-0"), "USDT")  # type: ignore[arg-type]
+    fill = parse.parse_own_trade(FILL).fill(OrderId("q-a-1-1-0"))
     assert (fill.order_id, fill.trade_id, fill.maker, fill.side) == ("q-a-1-1-0", "7", True, Side.SELL)
     assert (fill.fee, fill.fee_currency) == (Decimal("1.2e-7"), "BNB")
 
@@ -202,7 +202,7 @@ def test_fees_in_several_currencies_are_added_by_currency() -> None:
 @pytest.mark.parametrize("change", [{"price": None}, {"side": None}, {"id": None}, {"amount": -1}, {"fee": {"cost": math.nan, "currency": "X"}}])
 def test_a_broken_fill_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(DataError):
-        parse.parse_fill({**FILL, **change}, OrderId("q-a-1-1-0"), "USDT")  # type: ignore[arg-type]
+        parse.parse_own_trade({**FILL, **change})
 
 
 def test_balances() -> None:
@@ -328,7 +328,7 @@ async def test_recorded_own_trades(exchange_id: str, symbol: str, market_id: str
         rows = exchange.parse_trades(own_rows(exchange_id, recording), exchange.market(symbol))
         assert rows
         for row in rows:
-            fill = parse.parse_fill(row, OrderId("q-a-1-1-0"), exchange.market(symbol)["quote"])
+            fill = parse.parse_own_trade(row).fill(OrderId("q-a-1-1-0"))
             assert fill.quantity > 0
             assert fill.time > 10**18
             assert row["order"]

@@ -225,7 +225,7 @@ async def test_a_refused_key_ends_trading_with_one_clear_sentence() -> None:
 
 async def test_a_key_that_never_worked_is_refused_at_the_start() -> None:
     async with scripted_binance() as server:
-        server.refuse["openOrders"] = lambda: error(-2015, "Invalid API-key, IP, or permissions for action.", 401)
+        server.refuse["account"] = lambda: error(-2015, "Invalid API-key, IP, or permissions for action.", 401)
         account = ExchangeOptions("binance", server.url, api_key="key", secret="secret", timeout_ms=500)
         feed = CcxtFeed(lambda: build_client(account.without_keys()), (BTC,), time.time_ns, FeedOptions(history=()))
         with pytest.raises(ConfigError, match=r"exchange\.api_key"):
@@ -359,20 +359,6 @@ async def test_a_fill_that_is_told_after_the_end_still_comes() -> None:
         server.fill(order, "0.05")
         await until(lambda: told.fills)
         assert told.fills[0].order_id == "q-main-1-1-0"
-
-
-async def test_strays_are_cancelled_and_manual_orders_left_alone() -> None:
-    async with scripted_binance() as server:
-        for client_id in ("q-main-7-1-0", "by-hand", "q-other-1-1-0"):
-            server.add_order({"symbol": "BTCUSDT", "newClientOrderId": client_id, "quantity": "0.1", "price": "90", "type": "LIMIT",
-                              "side": "BUY"})  # fmt: skip
-        account = ExchangeOptions("binance", server.url, api_key="key", secret="secret", timeout_ms=500)
-        feed = CcxtFeed(lambda: build_client(account.without_keys()), (BTC,), time.time_ns, FeedOptions(history=()))
-        venue = CcxtVenue(feed, account, time.time_ns, "main", QUICK)
-        assert await venue.balances() == {"USDT": 1000, "BTC": 0}
-        assert venue.strays == ["q-main-7-1-0"]
-        assert [order["status"] for order in server.orders] == ["CANCELED", "NEW", "NEW"]
-        await venue.close()
 
 
 async def test_trades_of_the_past_and_of_others_are_not_ours() -> None:

@@ -1,0 +1,99 @@
+"""How a session on a real account starts: read the journal, ask the venue, recover, hand over what goes on. One path for every start."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from agents.core.events import Adopted
+from agents.core.instruments import Currency, Symbol
+from agents.core.orders import OrderId, epoch_of, is_ours
+from daemon.emergency import merge_into
+from daemon.journal import JournalReader
+from daemon.left import Left, known_orders, left_in
+from daemon.recovery import Recovery, recover
+from daemon.store import examine
+from daemon.venues.fills import Cursor
+from daemon.venues.parse import OrderView
+from daemon.venues.truth import Asked, Truth
+
+log = structlog.get_logger()
+
+
+class Account(Protocol):
+    """A venue that can be asked for the truth, and takes over what an earlier session left."""
+
+    async def truth(self, asked: Asked) -> Truth: ...
+    async def adopt(
+        self, orders: Iterable[Adopted], cursors: Mapping[Symbol, Cursor], past: Mapping[str, OrderId] | None = None,
+        epoch: int | None = None,
+    ) -> None: ...  # fmt: skip
+    async def cancel_strays(self, strays: Sequence[OrderView]) -> None: ...
+
+
+async def recovered(
+    folder: Path, venue: Account, quote: Currency, allocation: Decimal, instance: str, origin: str
+) -> Recovery:  # fmt: skip
+    """What the session that starts now begins with; its orders are followed by the venue from here on, strays are gone.
+
+    `origin` says which account it is (`opening.identity`); without one nothing is carried over. The folder must be held. Raises
+    Occupied where another daemon trades this account, Unreachable, DataError for a damaged journal.
+    """
+    reader, left, epoch = what_was_left(folder, origin)
+    truth = await venue.truth(asked(left))
+    recovery = recover(with_earlier(reader, left, truth, instance), truth, quote, allocation, instance, epoch=epoch)
+    await hand_over(venue, recovery)
+    say(recovery, left)
+    return recovery
+
+
+def what_was_left(folder: Path, origin: str) -> tuple[JournalReader | None, Left | None, int]:
+    """(reader, what the account's last session left, newest session of all). Raises DataError for a damaged journal."""
+    merge_into(folder)
+    if examine(folder) is None:
+        return None, None, 0
+    reader = JournalReader(folder)
+    epochs = [row.epoch for row in reader.sessions()]
+    left = left_in(reader, origin) if origin else None
+    if epochs and origin and left is None:
+        log.warning("journal_of_another_account", sessions=len(epochs), carried_over="nothing: exchange, address or key have changed")
+    return reader, left, max(epochs, default=0)
+
+
+def asked(left: Left | None, patience_s: float = 0.0) -> Asked:
+    """What has to be found out, given what was left."""
+    if left is None:
+        return Asked()
+    orders = [order for order in left.ledger.orders.values() if order.live or order.remaining]
+    return Asked(orders, left.cursors, left.at, patience_s)
+
+
+def with_earlier(reader: JournalReader | None, left: Left | None, truth: Truth, instance: str) -> Left | None:
+    """What was left, with the names of older sessions' orders whose trades have turned up only now."""
+    if reader is None or left is None:
+        return left
+    names = {trade.order_id for trade in truth.trades} | {view.order_id for view in (truth.owners or {}).values()}
+    unknown = {name for name in names if is_ours(name, instance) and OrderId(name) not in left.ledger.orders}
+    epochs = {name: epoch for name in unknown if (epoch := epoch_of(name)) is not None}
+    return replace(left, earlier=frozenset(known_orders(reader, epochs.keys(), epochs))) if epochs else left
+
+
+async def hand_over(venue: Account, recovery: Recovery) -> None:
+    """Strays go first, so that nothing of theirs fills unseen; then the venue follows what was adopted."""
+    await venue.adopt(recovery.orders, recovery.cursors, recovery.past, recovery.epoch)
+    await venue.cancel_strays(recovery.strays)
+
+
+def say(recovery: Recovery, left: Left | None) -> None:
+    """For the log: how the session starts."""
+    for note in recovery.notes:
+        log.warning("recovery", note=note)
+    log.info(
+        "recovered", carried_over=left is not None, adopted=len(recovery.orders), strays=len(recovery.strays),
+        manual_orders=len(recovery.foreign), clean=not recovery.differences,
+    )  # fmt: skip
+    for currency, ours, theirs in recovery.differences:
+        log.error("unexplained", currency=currency, ledger=str(ours), venue=str(theirs), so="risk is only reduced; quartet reconcile")
