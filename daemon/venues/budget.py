@@ -76,9 +76,13 @@ class Budget:
         """Header of an order count -> how many orders the exchange takes in that interval."""
         self.waits = 0
         slot_s = window_s / SLOTS
-        self._window: PrivateWindow | SharedWindow
-        self._window = PrivateWindow(slot_s) if place is None else SharedWindow(place / f"{_file_name(host)}.budget", slot_s)
-        self.shared = place is not None
+        self._window: PrivateWindow | SharedWindow = PrivateWindow(slot_s)
+        if place is not None:
+            try:
+                self._window = SharedWindow(place / f"{_file_name(host)}.budget", slot_s)
+            except OSError as error:
+                log.warning("budget_not_shared", host=host, reason=str(error))
+        self.shared = isinstance(self._window, SharedWindow)
 
     def take(self, cost: float, lane: Lane, now: float) -> float:
         """Spend `cost` and return 0, or spend nothing and return the seconds after which to ask again."""

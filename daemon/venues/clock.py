@@ -148,8 +148,8 @@ class ExchangeClock:
             nonce = self._nonce
 
             def corrected() -> float:
-                now = float(nonce())
-                return now - round(offset_ms) if now > 1e11 else now - round(offset_ms / 1000)
+                now: float = nonce()
+                return now - round(offset_ms) if now > 1e11 else now - round(offset_ms / 1000) if now > 1e8 else now
 
             self._exchange.nonce = corrected
 

@@ -12,7 +12,7 @@ import struct
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,7 +79,8 @@ class SharedWindow:
     """The same in a file that every process of this user opens by the exchange's name."""
 
     def __init__(self, path: Path, slot_s: float) -> None:
-        self._slot_s, self._boot = slot_s, _boot_id()
+        self._file = -1
+        self._slot_s, self._boot, self._kept = slot_s, _boot_id(), Window(slot_s)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self.contended = 0
         """How often the lock could not be had."""
@@ -92,7 +93,9 @@ class SharedWindow:
             window = self._read()
             yield window
             head = (_MAGIC, self._boot, window.slot_s, window.banned_until, window.urgent_until, window.bans, window.orders_until)
-            os.pwrite(self._file, _LAYOUT.pack(*head, window.index, *window.slots), 0)
+            self._kept = window
+            with suppress(OSError):  # a full disk: this process goes on by its own memory
+                os.pwrite(self._file, _LAYOUT.pack(*head, window.index, *window.slots), 0)
         finally:
             if locked:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
@@ -119,7 +122,7 @@ class SharedWindow:
     def _read(self) -> Window:
         raw = os.pread(self._file, _LAYOUT.size, 0)
         if len(raw) != _LAYOUT.size:
-            return Window(self._slot_s)
+            return self._kept
         magic, boot, slot_s, banned, urgent, bans, orders, index, *slots = _LAYOUT.unpack(raw)
         if magic != _MAGIC or boot != self._boot:
             return Window(self._slot_s)
