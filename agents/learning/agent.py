@@ -13,13 +13,14 @@ from torch import Tensor
 
 from agents.core.errors import ConfigError
 from agents.learning.composed import ComposedSAC
-from agents.learning.face import Agent, folded, read_weights
+from agents.learning.face import Agent, Buffer, folded, read_weights
 from agents.learning.fast import FastSAC
 from agents.learning.lenses import ObservationNorm, lenses
 from agents.learning.options import Options
 from agents.learning.priorities import PrioritizedReplay
 from agents.learning.replay import ReplayBuffer
 from agents.learning.sac import SAC, SACConfig
+from agents.learning.sequence_replay import SequenceReplay
 from agents.learning.world import Env
 from agents.models.extractors import CNNLSTMFeatureExtractor
 
@@ -31,8 +32,8 @@ class SACAgent(Agent):
     """SAC with its replay buffer and, if given one, a gymnasium environment (name, class or instance).
 
     Without an environment give `state_dim` and `action_dim`, feed it with `remember` and call `learn`. Where observations
-    are sequences, (time_steps, assets, features), a CNN and an LSTM stand in front; so they do when neither an environment
-    nor `state_dim` is given.
+    are sequences, (time_steps, assets, features), a CNN and an LSTM stand in front, with `attention` over the steps behind them;
+    so they do when neither an environment nor `state_dim` is given. Sequences that overlap are kept by their frames.
 
     `learning_rate` sets all rates that are not given. `train_batch_size` beyond `batch_size` accumulates gradients over
     several batches. `hidden_sizes` sets `policy_hiddens` and `q_hiddens`. `num_workers`, `framework`: only 0 and "torch"
@@ -53,6 +54,7 @@ class SACAgent(Agent):
         lstm_units: Sequence[int] = (128, 64),
         dropout_rate: float = 0.2,
         output_dim: int = 64,
+        attention: bool = False,
         learning_rate: float = 3e-4,
         actor_lr: float | None = None,
         critic_lr: float | None = None,
@@ -101,11 +103,11 @@ class SACAgent(Agent):
         if self.batch_size % batch_size:
             raise ConfigError(f"train_batch_size must be a multiple of batch_size, not {train_batch_size} and {batch_size}")
         self._shape = shape if sequences else None
-        front = partial(CNNLSTMFeatureExtractor, *shape, cnn_filters, lstm_units, dropout_rate, output_dim)
+        front = partial(CNNLSTMFeatureExtractor, *shape, cnn_filters, lstm_units, dropout_rate, output_dim, attention)
         self.sac = self._learner(front if sequences else None, n_step, num_gpus)
         self.algorithm = self.sac
         self.settings = {"config": asdict(self.config), "options": asdict(self.options)}
-        self.buffer = _buffer(self.state_dim, self.action_dim, buffer_size, self.options)
+        self.buffer = _buffer(self.state_dim, self.action_dim, buffer_size, self.options, self._shape)
 
     def _learner(self, front: Callable[[], CNNLSTMFeatureExtractor] | None, n_step: int, num_gpus: int) -> SAC | ComposedSAC:
         """The update written by hand where it can be, else the composed one."""
@@ -172,8 +174,11 @@ def _is_sequence(observed: tuple[int, ...], shape: tuple[int, int, int]) -> bool
     return True
 
 
-def _buffer(state_dim: int, action_dim: int, capacity: int, options: Options) -> ReplayBuffer:
+def _buffer(state_dim: int, action_dim: int, capacity: int, options: Options, shape: tuple[int, ...] | None) -> Buffer:
+    """Sequences are kept by their frames, unless they are drawn by priority."""
     try:
+        if shape is not None and not options.prioritized_replay:
+            return SequenceReplay(shape, action_dim, capacity)
         if options.prioritized_replay:
             return PrioritizedReplay(
                 state_dim, action_dim, capacity, exponent=options.priority_exponent, correction=options.priority_correction

@@ -5,7 +5,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import safetensors.torch
@@ -19,8 +19,17 @@ from agents.learning.learner import FORMAT
 from agents.learning.lenses import Lens
 from agents.learning.n_step import NStep, Transition
 from agents.learning.parts import Algorithm
-from agents.learning.replay import Floats, ReplayBuffer
+from agents.learning.replay import Floats, Rows
 from agents.learning.world import Env, World, flat
+
+
+class Buffer(Protocol):
+    """What an agent needs of a replay buffer."""
+
+    capacity: int
+
+    def add(self, state: Any, action: Any, reward: Any, next_state: Any, done: Any, elapsed: Any, /) -> int: ...
+    def sample(self, size: int, rng: np.random.Generator, /) -> Rows: ...
 
 
 class Player(ABC):
@@ -139,7 +148,7 @@ class Agent(Player):
     """A player with one algorithm, one replay buffer, and lenses before it."""
 
     algorithm: Algorithm
-    buffer: ReplayBuffer
+    buffer: Buffer
     batch_size: int
     settings: Mapping[str, Any]
     """What was configured, for the checkpoint's reader."""

@@ -56,6 +56,11 @@ class FrameReplay:
         self.pushed += 1
         return Window(self.pushed - 1)
 
+    def frame(self, window: Window) -> Floats:
+        """The last frame of a window that is kept, as a view."""
+        newest: Floats = self._frames[window.end % self.capacity]
+        return newest
+
     def window(self, window: Window) -> Floats:
         """The observation that ends there, (steps, *shape). Raises DataError when its frames are gone."""
         if not self._oldest(window.end) >= self.pushed - self.capacity or window.end >= self.pushed:

@@ -3,15 +3,37 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+class LastStep(nn.Module):
+    """(rows, steps, units) -> (rows, units): what the LSTM ends with."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values[:, -1]
+
+
+class AttentionPool(nn.Module):
+    """(rows, steps, units) -> (rows, units): the steps weighted by softmax(query tanh(key value)). Bahdanau et al. 2015, with a learned query."""
+
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self.key = nn.Linear(units, units)
+        self.query = nn.Linear(units, 1, bias=False)
+
+    def forward(self, values: Tensor) -> Tensor:
+        weights = torch.softmax(self.query(torch.tanh(self.key(values))), 1)
+        return (weights * values).sum(1)
 
 
 class CNNLSTMFeatureExtractor(nn.Module):
     """(rows, time_steps, assets, features) -> (rows, output_dim).
 
     Each step's cross-section is convolved over the assets (kernel 3, the features are the channels); the flattened maps
-    of all steps run through stacked LSTMs; the last hidden state is projected. Defaults are the preset `cross_section`.
+    of all steps run through stacked LSTMs; the last hidden state, or with `attention` a weighted mean of all, is projected.
+    Defaults are the preset `cross_section`.
     """
 
     def __init__(
@@ -23,6 +45,7 @@ class CNNLSTMFeatureExtractor(nn.Module):
         lstm_units: Sequence[int] = (128, 64),
         dropout_rate: float = 0.2,
         output_dim: int = 64,
+        attention: bool = False,
     ) -> None:
         super().__init__()
         self.shape = (time_steps, assets, features)
@@ -34,6 +57,7 @@ class CNNLSTMFeatureExtractor(nn.Module):
         steps = pairwise(units)
         self.recurrent = nn.ModuleList(nn.LSTM(before, after, batch_first=True) for before, after in steps)
         self.dropout = nn.Dropout(dropout_rate)
+        self.pool = AttentionPool(units[-1]) if attention else LastStep()
         self.output = nn.Linear(units[-1], output_dim)
 
     def forward(self, sequence: Tensor) -> Tensor:
@@ -45,7 +69,7 @@ class CNNLSTMFeatureExtractor(nn.Module):
         for lstm in self.recurrent:
             values, _ = lstm(values)
             values = self.dropout(values)
-        return functional.relu(self.output(values[:, -1]))
+        return functional.relu(self.output(self.pool(values)))
 
 
 class Unflattened(nn.Module):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import safetensors.numpy
@@ -30,6 +30,9 @@ class SequenceActor:
                 (tensors[f"recurrent.{at}.weight_ih_l0"].T.copy(), tensors[f"recurrent.{at}.weight_hh_l0"].T.copy(), bias)
                 for at, bias in enumerate(_sums(tensors, "recurrent.{}.bias_ih_l0", "recurrent.{}.bias_hh_l0"))
             ]
+            self._pool = _last_step if "pool.query.weight" not in tensors else _attention(
+                tensors["pool.key.weight"].T.copy(), tensors["pool.key.bias"], tensors["pool.query.weight"][0]
+            )  # fmt: skip
             layers = [(tensors["output.weight"], tensors["output.bias"]), *_pairs(tensors, "{}.weight", "{}.bias")]
             self._layers = [(weight.T.copy(), bias) for weight, bias in layers]
             self._mean = tensors["mean.weight"].T.copy(), tensors["mean.bias"]
@@ -65,7 +68,7 @@ class SequenceActor:
             values = values.transpose(0, 2, 1).reshape(rows, steps, -1)
             for inputs, state, bias in self._recurrent:
                 values = _remember(values, inputs, state, bias)
-            values = values[:, -1]
+            values = self._pool(values)
             for weight, bias in self._layers:
                 values = np.maximum(values @ weight + bias, 0)
             weight, bias = self._mean
@@ -114,6 +117,23 @@ def _remember(values: Floats, inputs: Floats, state: Floats, bias: Floats) -> Fl
         hidden = show * np.tanh(cell)
         found[:, step] = hidden
     return found
+
+
+def _last_step(values: Floats) -> Floats:
+    return values[:, -1]
+
+
+def _attention(key: Floats, bias: Floats, query: Floats) -> Callable[[Floats], Floats]:
+    """(rows, steps, units) -> (rows, units), the steps weighted by softmax(query tanh(key value))."""
+
+    def pool(values: Floats) -> Floats:
+        scores = np.tanh(values @ key + bias) @ query
+        weights = np.exp(scores - scores.max(1, keepdims=True))
+        weights /= weights.sum(1, keepdims=True)
+        pooled: Floats = (weights[:, None] @ values)[:, 0]
+        return pooled
+
+    return pool
 
 
 def _sigmoid(values: Floats) -> Floats:

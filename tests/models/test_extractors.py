@@ -2,7 +2,7 @@
 
 import torch
 
-from agents.models.extractors import CNNLSTMFeatureExtractor
+from agents.models.extractors import AttentionPool, CNNLSTMFeatureExtractor
 
 
 def small() -> CNNLSTMFeatureExtractor:
@@ -25,3 +25,17 @@ def test_the_order_of_the_steps_and_of_the_assets_matters():
         extractor.output.bias.fill_(1.0)
     assert not torch.allclose(extractor(rows), extractor(rows.flip(1)))
     assert not torch.allclose(extractor(rows), extractor(rows.flip(2)))
+
+
+def test_attention_weighs_every_step_and_its_weights_sum_to_one():
+    torch.manual_seed(0)
+    pool, values = AttentionPool(5), torch.randn(3, 4, 5)
+    same = values[:, :1].expand(-1, 4, -1)
+    torch.testing.assert_close(pool(same), values[:, 0])
+    with torch.no_grad():
+        pool.query.weight.zero_()
+    torch.testing.assert_close(pool(values), values.mean(1))
+    with torch.no_grad():
+        pool.query.weight.fill_(50.0)
+    scores = pool.query(torch.tanh(pool.key(values)))[..., 0]
+    torch.testing.assert_close(pool(values), values[torch.arange(3), scores.argmax(1)], rtol=1e-2, atol=1e-2)

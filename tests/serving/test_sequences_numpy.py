@@ -23,6 +23,7 @@ def agent(**changes: object) -> SACAgent:
     {},
     {"normalize_observations": True},
     {"cnn_filters": (), "lstm_units": (8,)},
+    {"attention": True},
     preset("cross_section", buffer_size=10),
     preset("classifier", buffer_size=10),
 ])  # fmt: skip
