@@ -7,9 +7,9 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -50,6 +50,8 @@ class Charge:
     """How long an order that was sent may still appear: longer than the exchange accepts a signed request (10 s on Binance)."""
     give_up_s: float = 3600.0
     """How long an exchange that cannot be reached is tried."""
+    capabilities: Mapping[str, Any] = field(default_factory=dict)
+    """The operator's own word on what the exchange can do (exchange.capabilities)."""
 
     def line(self) -> bytes:
         """As one line of JSON, for the process's standard input: keys stand in no argument and in no environment."""
@@ -60,7 +62,7 @@ class Charge:
     def from_line(cls, line: bytes) -> "Charge":
         """The reverse of `line`."""
         told = orjson.loads(line)
-        known = {field.name for field in fields(ExchangeOptions)}
+        known = {one.name for one in fields(ExchangeOptions)}
         account = ExchangeOptions(**{name: value for name, value in told["account"].items() if name in known})
         if account.ca_file is not None:
             account = replace(account, ca_file=Path(account.ca_file))

@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,9 @@ from agents.core.errors import Throttled
 from agents.core.instruments import NS, Symbol
 from agents.core.orders import epoch_of, is_ours
 from daemon.door import MonotonicClock
-from daemon.venues.client import Exchange, build_client, close_client
+from daemon.venues import capabilities
+from daemon.venues.client import Exchange, build_client, close_client, dials_loopback
+from daemon.venues.client_ids import teach
 from daemon.venues.throttle import Backoff, Throttle
 from daemon.watchdog import FIRED, GOODBYE, Charge
 
@@ -32,6 +35,8 @@ STEP_S = 0.5
 CHARGE_WITHIN_S = 60.0
 REQUEST_S = 12.0
 """Our own end to any request, a little longer than ccxt's."""
+LOCAL_S = 60.0
+"""A server on this machine that does not answer for so long has ended with the daemon."""
 AT_A_TIME = 4
 AGAIN_S = 0.1
 """After a look that found orders, until the one that shows whether they are gone."""
@@ -246,7 +251,11 @@ async def serve(reader: asyncio.StreamReader) -> int:
     if not line or line == GOODBYE:
         return 0
     charge, daemon = Charge.from_line(line), Daemon()
+    if dials_loopback(charge.account):
+        charge = replace(charge, give_up_s=min(charge.give_up_s, LOCAL_S))
     exchange = build_client(charge.account)
+    if (rule := capabilities.read(exchange, charge.capabilities).client_id) is not None:
+        teach(exchange, rule)
     try:
         async with asyncio.TaskGroup() as group:
             hearing = group.create_task(daemon.listen(reader))

@@ -68,6 +68,7 @@ FOREIGN = table(
     daemon__rehearsal=SHELL + " orjson structlog numpy " + NETWORKED,
     daemon__learner_process=SHELL + " numpy torch orjson structlog ctypes",
     daemon__learner_view=SHELL + " rich matplotlib",
+    daemon__doctor=SHELL + " ccxt orjson sqlalchemy sqlite3",
     daemon__watchdog=SHELL + " orjson structlog subprocess",
     daemon__watchdog_process=SHELL + " ccxt orjson",
 )
