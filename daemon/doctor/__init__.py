@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from daemon.doctor import exchange, machine, record
+from daemon.doctor.exchange import examine as examine_exchange
 from daemon.doctor.findings import OK, SKIPPED, Finding, result
+from daemon.doctor.machine import examine as examine_machine
+from daemon.doctor.record import examine as examine_record
 from daemon.door import MonotonicClock
 from daemon.settings import Settings
 
@@ -18,8 +20,8 @@ async def examine(settings: Settings) -> dict[str, Any]:
     that the mode may hold allow.
     """
     now = MonotonicClock()()
-    found = [_settings(settings), *machine.examine(), *record.examine(settings.state_dir, now)]
-    found += await exchange.examine(settings)
+    found = [_settings(settings), *examine_machine(), *examine_record(settings.state_dir, now)]
+    found += await examine_exchange(settings)
     return {**result(found), "exchange": settings.exchange.id, "state_dir": str(settings.state_dir)}
 
 
