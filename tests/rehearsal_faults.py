@@ -174,9 +174,11 @@ async def rehearsal(*, tls: bool = False, **config: Any) -> AsyncIterator[Rehear
     made = RehearsalConfig(**{"symbols": ("BTC/USDT", "ETH/USDT"), "balances": balances, "faults": True, **config})
     hello: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
     serving = asyncio.get_running_loop().create_task(serve(made, hello.set_result))
-    serving.add_done_callback(lambda task: hello.done() or task.cancelled() or hello.set_exception(task.exception() or EOFError()))
     async with asyncio.timeout(WITHIN_S):
-        greeting = await hello
+        await asyncio.wait({serving, hello}, return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        await serving  # it did not come up: say why
+    greeting = hello.result()
     connector = aiohttp.TCPConnector(ssl=trust or True)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(WITHIN_S), connector=connector) as session:
         exchange = _rehearsal(greeting, session, trust)
