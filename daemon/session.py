@@ -11,7 +11,7 @@ import gc
 import platform
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
@@ -29,6 +29,7 @@ from agents.engine import Engine
 from agents.market.exchange import SimulatedExchange
 from daemon import kill_path, opening
 from daemon.door import Door
+from daemon.emergency import EmergencyRecord
 from daemon.errors import TimedOut, Unsafe
 from daemon.exchange_process import RehearsalExchange, rehearsal_exchange
 from daemon.journal import Journal
@@ -44,10 +45,12 @@ from daemon.settings import Settings
 from daemon.starting import recovered
 from daemon.state_folder import held
 from daemon.status import Status
+from daemon.venues import capabilities
 from daemon.venues.ccxt import CcxtVenue
 from daemon.venues.client import ExchangeOptions, build_client, dials_loopback, with_stream_path
 from daemon.venues.feed import CcxtFeed, FeedOptions
 from daemon.venues.simulated import SimulatedVenue
+from daemon.watchdog import Charge, Watchdog
 from daemon.wiring import engine_config, frictions, learner_options
 
 log = structlog.get_logger()
@@ -185,7 +188,8 @@ def _options(settings: Settings, server: RehearsalExchange | None) -> ExchangeOp
                 "exchange.api_key and exchange.secret are needed to trade live: set QUARTET__EXCHANGE__API_KEY and QUARTET__EXCHANGE__SECRET"
             )
     base_url = server.base_url if server is not None else chosen.base_url
-    return ExchangeOptions(chosen.id, base_url, chosen.ca_file, timeout_ms=chosen.timeout_ms, **keys)
+    reach = ExchangeOptions(chosen.id, base_url, chosen.ca_file, timeout_ms=chosen.timeout_ms, weight_share=chosen.weight_share)
+    return replace(reach, **keys)  # type: ignore[arg-type]  # the three secrets are text
 
 
 def _symbols(settings: Settings, server: RehearsalExchange | None) -> tuple[Symbol, ...]:
@@ -213,13 +217,25 @@ async def _compose(settings: Settings, options: ExchangeOptions, server: Rehears
     status = Status(journal.name, labels, engine, door, lambda: learner.status)
     bounds = Bounds(settings.http.max_data_age_s, settings.http.max_decision_age_s)
     await stack.enter_async_context(serve(status.snapshot, bounds, settings.http.host, settings.http.port))
-    stop, latch = asyncio.Event(), Latch(folder)
+    stop, latch, emergency = asyncio.Event(), Latch(folder), EmergencyRecord(folder)
     operator = Operator(door, latch, status, stop)
+    watchers: list[Watcher] = [_ending(server, stop), _settle_memory, partial(operator.listen, folder)]
+    if settings.mode == "live" and settings.safety.watchdog_s:
+        charge = Charge(
+            options, settings.instance, journal.epoch, symbols, folder, settings.safety.watchdog_s, capabilities=settings.exchange.capabilities
+        )
+        guard = Watchdog(charge, lambda: door.last, lambda: not kill_path.unsettled(engine))
+        status.details["watchdog"] = lambda: guard.status
+        watchers.append(guard.run)
+
+    def in_an_emergency() -> EmergencyRecord:
+        emergency.take_over(journal)
+        return emergency
+
     log.info("session", session=journal.name, **labels, symbols=list(symbols), state=str(folder))
     return Parts(
         folder, door, engine, journal, venue, learner, status, latch, opened, stop,
-        watchers=[_ending(server, stop), _settle_memory, partial(operator.listen, folder)],
-        ending=_how_to_end(settings), background=asyncio.to_thread,
+        watchers=watchers, ending=_how_to_end(settings), emergency=in_an_emergency, background=asyncio.to_thread,
     )  # fmt: skip
 
 
@@ -285,7 +301,8 @@ def _exploration(settings: Settings, options: ExchangeOptions) -> float:
 
 def _feed(settings: Settings, options: ExchangeOptions, symbols: tuple[Symbol, ...], clock: Callable[[], int]) -> CcxtFeed:
     public = options.without_keys()
-    reading = FeedOptions(depth=settings.feed.depth, reload_s=settings.feed.reload_markets_h * 3600)
+    able = capabilities.of(options.id, settings.exchange.capabilities)
+    reading = FeedOptions(depth=settings.feed.depth, stop_orders=able.stop_orders, reload_s=settings.feed.reload_markets_h * 3600)
     return CcxtFeed(lambda: build_client(public), symbols, clock, reading)
 
 

@@ -87,6 +87,18 @@ class Exchange(Section):
     )
     ca_file: Path | None = Field(None, description="Certificates (PEM) to trust in place of the system's own.")
     timeout_ms: int = Field(10_000, ge=100, le=120_000, description="How long one request may take, in milliseconds.")
+    orders_over: Literal["auto", "websocket", "rest"] = Field(
+        "auto", description="How orders travel: `auto` takes the websocket API where it was tried with this daemon, else REST."
+    )
+    max_clock_offset_ms: Positive = Field(
+        1000.0, description="A clock further than this from the exchange's is wrong: no session starts, and no order is placed."
+    )
+    weight_share: Fraction = Field(
+        0.8, gt=0, description="Part of the exchange's request budget that all our processes on this machine may use together."
+    )
+    capabilities: dict[str, Any] = Field(
+        {}, description="What you know better than docs/capabilities.md about this exchange, such as {stop_orders: false}."
+    )
 
     @field_validator("id")
     @classmethod
