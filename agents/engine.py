@@ -109,7 +109,7 @@ class Engine:
                 self.attribution.apply(event, order.place.shares if order else (), self._marks())
                 if order is not None and is_stop(order.place):
                     self.stops.fire(event.symbol)
-                if self._stoppable(event.symbol):
+                if self.ledger.instruments[event.symbol].stop_orders:
                     self._next_plan = 0
             case Adopted(place=place):
                 if place.trigger_price is not None:
@@ -212,7 +212,7 @@ class Engine:
         self.stops.watch(self.market, self.ledger, resting(self.ledger))
         failed = self.failed
         observations, wishes, experiences = self._propose(due, symbols, marks, equity, today, inventory)
-        target = self.stops.cut(coordinate(self.standing, symbols, self.market.now, inventory))
+        target = self.stops.cut(coordinate(self.standing, symbols, self.market.now, inventory), self._stoppable())
         self.risk.halted = self.failed > failed  # an agent failed: what the others want may only reduce in this step
         safe = project(target, self.market, self.ledger, self.config.limits, self.risk)
         self.risk.halted = False
@@ -241,7 +241,7 @@ class Engine:
         keep = self.config.keep_stops and not self._without_stops and not everything
         commands: list[Command] = [*safety.cancel_all(self.ledger, keep)]
         if keep:
-            commands += self._stand_guard(context, commands, frozenset(s for s in self.ledger.instruments if self._stoppable(s)))
+            commands += self._stand_guard(context, commands, self._stoppable())
         return self._act_alone(stamp, commands, swapped)
 
     def _retreat(self, stamp: Stamp, swapped: bool) -> Effects:
@@ -271,9 +271,9 @@ class Engine:
         levels, hits = self.stops.prices(), self.stops.hits()
         return self.protection.guard(self.market, self.ledger, self.config.limits, context, levels, hits, needs, planned)
 
-    def _stoppable(self, symbol: Symbol) -> bool:
-        instrument = self.ledger.instruments.get(symbol)
-        return instrument is not None and instrument.stop_orders
+    def _stoppable(self) -> frozenset[Symbol]:
+        """Symbols whose stops can rest on the exchange."""
+        return frozenset(symbol for symbol, instrument in self.ledger.instruments.items() if instrument.stop_orders)
 
     def _settle(self, decision: Decision) -> Decision:
         """From here on the decision exists: its number is taken, and its commands are exposure."""

@@ -1,6 +1,5 @@
 """The engine as a whole: what it does when the data, the weights, the market or the operator say no."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 
@@ -24,49 +23,13 @@ from agents.core.events import (
     Trade,
     stamped,
 )
-from agents.core.instruments import NS, Currency, Side, Symbol
+from agents.core.instruments import NS, Currency, Side
 from agents.core.orders import Cancel, Place
-from agents.desk.decision import EngineConfig
 from agents.engine import Engine
-from agents.jobs.backtest import Backtest
-from agents.market.frictions import FixedLatency, Frictions
 from agents.market.observation import SPEC_HASH
 from agents.market.synthetic import SyntheticMarket
+from tests.engine_world import BTC, CONFIG, ETH, START, World, buys
 from tests.weights import payload
-
-BTC, ETH = Symbol("BTC/USDT"), Symbol("ETH/USDT")
-START = 1_700_000_000 * NS
-CONFIG = EngineConfig("test", 1, "USDT", (BTC, ETH), exploration=0.1, hidden_sizes=(8,))
-
-
-class World:
-    """A backtest over the synthetic market that a test can interrupt."""
-
-    def __init__(self, config: EngineConfig = CONFIG) -> None:
-        self.market = SyntheticMarket([BTC, ETH], 11, START, history_days=2)
-        self.run = Backtest(config, list(self.market.instruments.values()), Decimal(10_000), Frictions(latency=FixedLatency(NS // 20)))
-        self.engine, self.now = self.run.engine, START
-        self.commands: list[object] = []
-        send = self.run.exchange.send
-        self.run.exchange.send = lambda command, now: (self.commands.append(command), send(command, now))[1]  # type: ignore[method-assign]
-
-    def events(self, seconds: float) -> Iterator[Event]:
-        for _ in range(int(seconds * 4)):
-            self.now += NS // 4
-            yield from self.market.step(self.now)
-            yield Tick(Stamp(self.now))
-
-    def pass_time(self, seconds: float) -> list[object]:
-        """Commands of these market seconds."""
-        self.commands.clear()
-        self.run.run(self.events(seconds))
-        return list(self.commands)
-
-    def tell(self, event: Event) -> list[object]:
-        """Commands that one fact led to."""
-        self.commands.clear()
-        self.run._step(event, self.now)
-        return list(self.commands)
 
 
 @pytest.fixture
@@ -75,10 +38,6 @@ def world() -> World:
     made.pass_time(400)
     assert made.engine.ledger.symbols(), "the test needs a position"
     return made
-
-
-def buys(commands: list[object]) -> list[Place]:
-    return [c for c in commands if isinstance(c, Place) and c.side is Side.BUY]
 
 
 def test_halt_cancels_at_once_and_nothing_is_placed_until_resume(world: World) -> None:

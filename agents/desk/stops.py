@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 
 from agents.core.instruments import NS, Symbol
 from agents.core.ledger import Ledger
-from agents.desk.wishes import LongTermWish, Target
+from agents.desk.wishes import LongTermWish, Style, Target
 from agents.market.state import MarketState
 
 HOUR = 3600 * NS
+AT_ONCE = Style(urgency=1.0, offset=0.0, participation=1.0)
+"""Immediate-or-cancel, as fast as a whole market's volume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +95,15 @@ class Stops:
         """Symbols whose stop was reached and not yet forgiven."""
         return frozenset(s for s, stop in self._stops.items() if stop.hit)
 
-    def cut(self, target: Target) -> Target:
-        """The same target with nothing wished where a stop was hit."""
+    def cut(self, target: Target, urgent: Collection[Symbol] = ()) -> Target:
+        """The same target with nothing wished where a stop was hit. What is `urgent` sells by taking: its stop was a market order,
+        and what that did not cover shall not be worked patiently."""
         hit = {s for s in self.hits() if s in target.weights}
         if not hit:
             return target
         return replace(
             target,
+            styles=target.styles | {s: AT_ONCE for s in hit if s in urgent},
             weights={s: 0.0 if s in hit else w for s, w in target.weights.items()},
             quotes={s: q for s, q in target.quotes.items() if s not in hit},
             contributions={s: {} if s in hit else c for s, c in target.contributions.items()},
