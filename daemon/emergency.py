@@ -20,7 +20,8 @@ from agents.core.errors import DataError
 from agents.core.events import Event
 from agents.core.orders import Command
 from daemon.committed import Committed, Mark
-from daemon.journal import ACCOUNT_KINDS, Journal, command_rows, decision_row, fact_row
+from daemon.journal import Journal
+from daemon.journal_rows import ACCOUNT_KINDS, command_rows, decision_row, fact_row
 from daemon.segments import RecordFailed
 from daemon.store import NAME as JOURNAL
 from daemon.store import failed, last_committed, open_store

@@ -15,51 +15,19 @@ from typing import Any, cast
 import orjson
 import sqlalchemy as sa
 
-from agents.core.codec import decode, encode
+from agents.core.codec import decode
 from agents.core.errors import DataError
-from agents.core.events import MARKET_EVENTS, Adopted, Event, Fill, NewWeights, OrderUpdate, Tick
+from agents.core.events import MARKET_EVENTS, Event, NewWeights, Tick
 from agents.core.orders import Command
 from agents.market.observation import Experience
 from daemon.committed import Committed, Mark
+from daemon.journal_rows import ACCOUNT_KINDS, INSERTS, Row, command_rows, decision_row, fact_row
 from daemon.segments import RecordFailed, SegmentWriter, read
 from daemon.store import NAME, damaged, examine, failed, open_store, reading, sessions
 
 _TO_TAPE = (*MARKET_EVENTS, Tick)
-ACCOUNT_KINDS = (
-    "Listing", "Adjustment", "Adopted", "OrderUpdate", "Fill", "Reconciled", "RiskRestored", "Halt", "Resume", "Flatten", "CancelAll",
-)  # fmt: skip
-"""Facts from which the account is rebuilt; weights, which are most of a journal's bytes, are not among them."""
 CHECKPOINT_BYTES = 2 << 20
 """A write-ahead log above this is folded into the database by `sync`."""
-
-Row = tuple[Any, ...]
-
-
-def order_of(event: Event) -> str | None:
-    """The order that a fact is about."""
-    match event:
-        case OrderUpdate(order_id=order_id) | Fill(order_id=order_id):
-            return order_id
-        case Adopted(place=place):
-            return place.order_id
-        case _:
-            return None
-
-
-def fact_row(epoch: int, event: Event) -> Row:
-    """A fact as the table keeps it."""
-    row = encode(event)
-    return (epoch, event.stamp.seq, event.stamp.at, row[0], orjson.dumps(row).decode(), order_of(event))
-
-
-def command_rows(epoch: int, seq: int, wanted: Sequence[Command]) -> list[Row]:
-    """Intents as the table keeps them."""
-    return [(epoch, seq, leg, command.order_id, orjson.dumps(encode(command)).decode()) for leg, command in enumerate(wanted)]
-
-
-def decision_row(epoch: int, number: int, seq: int, at: int, record: dict[str, Any]) -> Row:
-    """A decision record (plain JSON values) as the table keeps it."""
-    return (epoch, number, seq, at, orjson.dumps(record).decode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +50,7 @@ class Journal:
     def __init__(self, folder: Path, name: str, started_at: int, config: dict[str, Any], segment_bytes: int = 64 << 20) -> None:
         self._folder, self._path = folder, folder / NAME
         self._store = open_store(folder)
-        self._rows: dict[str, list[Row]] = {table: [] for table in _INSERTS}
+        self._rows: dict[str, list[Row]] = {table: [] for table in INSERTS}
         self._intended: list[Command] = []
         self._mark = Committed(folder)
         self._last = self._marked = 0
@@ -162,7 +130,7 @@ class Journal:
             cursor.execute("BEGIN IMMEDIATE")
             for table, rows in self._rows.items():
                 if rows:
-                    cursor.executemany(_INSERTS[table], rows)
+                    cursor.executemany(INSERTS[table], rows)
             cursor.execute("COMMIT")
             done = True
         finally:
@@ -214,15 +182,6 @@ class Journal:
             raise failed(self._path, error) from error
         self._tape.close(seq)
         self._store.dispose()
-
-
-_INSERTS = {
-    "contents": "INSERT OR IGNORE INTO contents (digest, body) VALUES (?, ?)",
-    "facts": "INSERT INTO facts (epoch, seq, at, kind, body, order_id) VALUES (?, ?, ?, ?, ?, ?)",
-    "commands": "INSERT INTO commands (epoch, seq, leg, order_id, body) VALUES (?, ?, ?, ?, ?)",
-    "decisions": "INSERT INTO decisions (epoch, number, seq, at, body) VALUES (?, ?, ?, ?, ?)",
-    "lessons": "INSERT OR IGNORE INTO lessons (epoch, agent, time, version, body) VALUES (?, ?, ?, ?, ?)",
-}
 
 
 def _newest_epoch(folder: Path) -> int:

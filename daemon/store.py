@@ -56,6 +56,7 @@ decisions = sa.Table(
     sa.Column("seq", sa.BigInteger, nullable=False),
     sa.Column("at", sa.BigInteger, nullable=False),
     sa.Column("body", sa.Text, nullable=False),
+    sa.Index("ix_decisions_epoch_seq", "epoch", "seq"),
 )  # fmt: skip
 lessons = sa.Table(  # what an agent's decision turned out to be worth, as it was offered to the learner
     "lessons", metadata,

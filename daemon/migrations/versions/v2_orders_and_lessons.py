@@ -28,6 +28,7 @@ def upgrade() -> None:
     op.drop_index("ix_facts_kind", "facts")
     op.create_index("ix_facts_epoch_kind", "facts", ["epoch", "kind"])
     op.create_index("ix_facts_order_id", "facts", ["order_id"], sqlite_where=sa.text("order_id IS NOT NULL"))
+    op.create_index("ix_decisions_epoch_seq", "decisions", ["epoch", "seq"])
     op.create_table(
         "lessons",
         sa.Column("epoch", sa.Integer, primary_key=True),
