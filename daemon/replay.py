@@ -29,11 +29,17 @@ def engine_config(recorded: dict[str, Any]) -> EngineConfig:
         raise DataError(f"the session was recorded with another engine configuration ({error}): replay it with that version") from error
 
 
+class Ended(Exception):
+    """The record of a killed session ends here: what came after it never became durable, and nothing was sent."""
+
+
 class Comparison:
     """A record that writes nothing: it holds each decision against the one in the journal."""
 
-    def __init__(self, decisions: Sequence[tuple[int, int, dict[str, Any]]]) -> None:
+    def __init__(self, decisions: Sequence[tuple[int, int, dict[str, Any]]], killed: bool = False) -> None:
+        """`killed`: the session did not end in order; the decision that it died of may be on no disk, and neither sent anything."""
         self._decisions = {number: (seq, record) for number, seq, record in decisions}
+        self._killed = killed
         self.decisions = self.commands = 0
 
     def append(self, event: Event) -> None:
@@ -45,6 +51,8 @@ class Comparison:
 
     def decide(self, number: int, seq: int, at: int, record: dict[str, Any]) -> None:
         """Compare; raises ReplayDiffers naming the decision and the field."""
+        if number not in self._decisions and self._killed and self.decisions == len(self._decisions):
+            raise Ended
         self.decisions += 1
         if number not in self._decisions:
             raise ReplayDiffers(f"decision {number} at fact {seq} is extra: the journal has none of that number")
@@ -74,12 +82,14 @@ def replay(state: Path, session: str) -> dict[str, Any]:
     reader = JournalReader(state)
     row = reader.session(session)
     engine = Engine(engine_config(row.config["engine"]))
-    comparison = Comparison(list(reader.decisions(row.epoch, row.cut)))
+    comparison = Comparison(list(reader.decisions(row.epoch, row.cut)), killed=row.summary is None)
     venue = RecordedVenue(reader.events(row), (command for _, command in reader.commands(row.epoch, row.cut)))
     difference: str | None = None
     try:
         asyncio.run(drive(venue.events(), engine, comparison, venue.send, _ignore, _ignore_too))
         comparison.finish()
+    except Ended:
+        pass
     except ReplayDiffers as error:
         difference = str(error)
     return {

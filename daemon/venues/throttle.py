@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from ccxt.base.errors import BaseError, DDoSProtection, RateLimitExceeded
+from ccxt.base.errors import BadResponse, BaseError, DDoSProtection, RateLimitExceeded
 
 from agents.core.errors import Throttled
 from daemon.venues.budget import (
@@ -123,6 +123,9 @@ class Throttle:
                 if self.listener is not None:
                     self.listener(error)
                 raise
+            except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+                # ccxt's parsers throw these at an answer without a body, or with a page in place of JSON
+                raise BadResponse(f"{exchange.id}: an answer that cannot be read ({error!r})") from error
             finally:
                 CALL.reset(token)
 
