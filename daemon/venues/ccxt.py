@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -16,9 +16,11 @@ from agents.core.instruments import Currency, Symbol
 from agents.core.orders import Amend, Cancel, Command, OrderId, Place
 from daemon.venues import markets
 from daemon.venues.base import Outbox, pumped
-from daemon.venues.client import Exchange, ExchangeOptions, build_client, close_client
+from daemon.venues.budget import Lane
+from daemon.venues.client import Exchange, ExchangeOptions, build_client, close_client, dials_loopback
 from daemon.venues.feed import CcxtFeed
 from daemon.venues.fills import Cursor
+from daemon.venues.link import Link, LinkOptions
 from daemon.venues.orders import OrderDesk, refused_key
 from daemon.venues.outcomes import bad_key
 from daemon.venues.parse import Levels, OrderView, Transfer, parse_balances, parse_book
@@ -46,6 +48,8 @@ class VenueOptions:
     """Commands that may wait to be sent; a Place beyond is refused unsent."""
     senders: int = 8
     cancellers: int = 4
+    link: LinkOptions = field(default_factory=LinkOptions)
+    """Clock, budget, transport, dead-man switch, capabilities."""
 
 
 class CcxtVenue:
@@ -61,8 +65,9 @@ class CcxtVenue:
         feed.feed_into(self._outbox)
         self._places: asyncio.Queue[Place] = asyncio.Queue(options.queue)
         self._cancels: asyncio.Queue[Cancel] = asyncio.Queue(options.queue)
-        self._throttle = Throttle(options.timeout_s, options.senders, options.cancellers)
+        self._throttle = Throttle(options.timeout_s, options.senders, options.cancellers, Lane.PROTECT)
         self._exchange: Exchange | None = None
+        self._link: Link | None = None
         self._desk: OrderDesk | None = None
         self._opening = asyncio.Lock()
 
@@ -70,7 +75,8 @@ class CcxtVenue:
     def status(self) -> dict[str, Any]:
         """For the session's view: the feed's, and counts of what happened to orders."""
         counts = dict(self._desk.counts) if self._desk else {}
-        return {**self._feed.status, "orders": counts, "strays": self.strays, "rivals": self.rivals, "bans": self._throttle.bans}
+        link = self._link.status if self._link else {}
+        return {**self._feed.status, "orders": counts, "link": link, "strays": self.strays, "rivals": self.rivals, "bans": self._throttle.bans}
 
     def events(self) -> AsyncIterator[Event]:
         """Market data, order updates, fills and balances, unstamped. Raises ConfigError when the key is refused."""
@@ -110,21 +116,27 @@ class CcxtVenue:
             raise Unreachable(f"{exchange.id} tells no price of {symbol}: {type(error).__name__} {error}"[:400]) from error
 
     async def open(self) -> tuple[Exchange, OrderDesk]:
-        """Connect the account once. Nothing of it is touched, and nothing is told before `adopt` or `events`."""
+        """Connect the account once. Nothing of it is touched, and nothing is told before `adopt` or `events`.
+
+        Raises ConfigError where the exchange lacks what orders need (before anything is dialled) or the clock is wrong.
+        """
         async with self._opening:
             if self._exchange is None or self._desk is None:
                 exchange = build_client(self._account)
-                desk = OrderDesk(
-                    exchange, self._throttle, self._outbox, self._instance, self._options.window_s, self._feed.reload_markets
-                )
                 try:
+                    link = Link(exchange, self._throttle, self._options.link)
+                    window_s = self._options.window_s if dials_loopback(self._account) else link.window_s(self._options.window_s)
+                    desk = OrderDesk(
+                        exchange, self._throttle, link.transport, self._outbox, self._instance, window_s, self._feed.reload_markets
+                    )
                     await markets.load(exchange, self._throttle)
                     markets.check(exchange, self._symbols, ())
+                    await link.start()
                     self._feed.charge(await markets.account_fees(exchange, self._throttle, self._symbols))
                 except BaseException:
                     await close_client(exchange)
                     raise
-                self._exchange, self._desk = exchange, desk
+                self._exchange, self._link, self._desk = exchange, link, desk
             return self._exchange, self._desk
 
     async def truth(self, asked: Asked) -> Truth:
@@ -189,6 +201,16 @@ class CcxtVenue:
         return list(self._desk.strays) if self._desk else []
 
     @property
+    def denied(self) -> list[str]:
+        """Client ids of orders that the exchange had accepted, and whose existence it denies again and again."""
+        return self._desk.denied() if self._desk else []
+
+    def close_denied(self) -> None:
+        """The operator's word: orders that the exchange denies are over."""
+        if self._desk is not None:
+            self._desk.close_denied()
+
+    @property
     def waiting(self) -> int:
         """Facts that are told, but that nobody has taken yet."""
         return len(self._outbox)
@@ -213,6 +235,8 @@ class CcxtVenue:
     async def close(self) -> None:
         """Release the connections of the account and of the feed."""
         exchange, self._exchange, self._desk = self._exchange, None, None
+        if self._link is not None:
+            await self._link.stop()
         if exchange is not None:
             await close_client(exchange)
         await self._feed.close()
@@ -236,6 +260,8 @@ class CcxtVenue:
                 await desk.fills.start(symbol)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._feed.run())
+            if self._link is not None:
+                tasks.create_task(self._link.run())
             for _ in range(self._options.senders):
                 tasks.create_task(self._send_places(desk))
             for _ in range(self._options.cancellers):

@@ -17,8 +17,8 @@ from ccxt.base.errors import BaseError, OrderNotFound
 
 from agents.core.errors import ConfigError, Throttled
 from agents.core.events import UNSTAMPED, Adopted, Fill, OrderUpdate
-from agents.core.instruments import NS, ZERO, Side, Symbol
-from agents.core.orders import NEXT, Cancel, OrderId, OrderState, Place, TimeInForce, epoch_of, is_ours
+from agents.core.instruments import NS, ZERO, Symbol
+from agents.core.orders import NEXT, Cancel, OrderId, OrderState, Place, epoch_of, is_ours
 from daemon.venues.base import Outbox
 from daemon.venues.client import Exchange
 from daemon.venues.fills import FillReader
@@ -26,6 +26,7 @@ from daemon.venues.outcomes import Outcome, Verdict, bad_key, judge_answer, judg
 from daemon.venues.parse import OrderView, parse_order
 from daemon.venues.records import Records
 from daemon.venues.throttle import Throttle
+from daemon.venues.transport import OrderTransport
 
 log = structlog.get_logger(__name__)
 
@@ -76,9 +77,10 @@ class OrderDesk:
     """Sends, cancels and follows orders of one account. `instance` marks client order ids that are ours."""
 
     def __init__(
-        self, exchange: Exchange, throttle: Throttle, outbox: Outbox, instance: str, window_s: float, filters: Callable[[], None]
-    ) -> None:
-        self._exchange, self._throttle, self._outbox = exchange, throttle, outbox
+        self, exchange: Exchange, throttle: Throttle, transport: OrderTransport, outbox: Outbox, instance: str, window_s: float,
+        filters: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._exchange, self._transport, self._outbox = exchange, transport, outbox
         self._instance, self._window_s, self._filters = instance, window_s, filters
         self.orders: dict[OrderId, Tracked] = {}
         self.dirty: set[Symbol] = set()
@@ -91,7 +93,7 @@ class OrderDesk:
         """Open orders of another daemon that trades this account under our name, by client id."""
         self.strays: list[str] = []
         """Client ids of orders with our prefix that nobody here had sent, in the order of finding; they were cancelled."""
-        self.records = Records(exchange, throttle, lambda: self.counts.update(["order_refused"]))
+        self.records = Records(exchange, throttle, transport.by_record, lambda: self.counts.update(["order_refused"]))
         self.fills = FillReader(exchange, throttle, outbox, self._owner, self._filled)
         self._by_venue_id: dict[str, OrderId] = {}
         self._past: dict[str, OrderId] = {}
@@ -131,11 +133,8 @@ class OrderDesk:
         place, view = tracked.place, None
         tracked.sent_at = _now()
         try:
-            raw = await self._throttle.call(self._exchange, lambda: self._create(place), wait_for_ban=False)
-            view = parse_order(raw)
+            view = parse_order(await self._transport.create(place))
             verdict = judge_answer(view, place.order_id)
-        except Throttled:
-            verdict = Verdict(Outcome.REJECTED, "throttled")
         except asyncio.CancelledError:
             tracked.answered.set()
             raise
@@ -214,6 +213,15 @@ class OrderDesk:
         self._ended = {symbol: until for symbol, until in self._ended.items() if until > now}
         return sorted({tracked.place.symbol for tracked in self.live()} | self._ended.keys())
 
+    def denied(self) -> list[str]:
+        """Orders that the exchange had accepted and now denies, look after look."""
+        return [t.place.order_id for t in self.live() if t.venue_order_id and t.absent >= ABSENT]
+
+    def close_denied(self) -> None:
+        """Tell that denied orders have ended; only a person can know that."""
+        for order_id in self.denied():
+            self._tell(self.orders[OrderId(order_id)], OrderState.CANCELED, "denied")
+
     async def compare(self, symbol: Symbol) -> None:
         """Hold our open orders of a symbol against the exchange's list.
 
@@ -256,21 +264,10 @@ class OrderDesk:
         """Cancel an open order that carries our prefix, but that nobody here follows. Raises what ccxt raises."""
         if view.order_id not in self.strays:
             self.strays.append(view.order_id)
-        cancel = self._exchange.cancel_order
         with suppress(OrderNotFound):  # gone by itself
-            await self._throttle.call(self._exchange, lambda: cancel(view.venue_order_id, view.symbol), urgent=True)
+            await self._transport.cancel(view.venue_order_id, Symbol(view.symbol))
 
     # -- inside --------------------------------------------------------------------------------------------------
-
-    async def _create(self, place: Place) -> Any:
-        params: dict[str, Any] = {"clientOrderId": place.order_id}
-        if place.post_only:
-            params["postOnly"] = True
-        if place.time_in_force is TimeInForce.IOC and place.price is not None:
-            params["timeInForce"] = "IOC"
-        side = "buy" if place.side is Side.BUY else "sell"
-        kind, price = ("limit", float(place.price)) if place.price is not None else ("market", None)
-        return await self._exchange.create_order(place.symbol, kind, side, float(place.quantity), price, params)
 
     def _judge(self, tracked: Tracked, verdict: Verdict, view: OrderView | None) -> None:
         self.counts[verdict.outcome.value] += 1
@@ -293,14 +290,9 @@ class OrderDesk:
 
     async def _cancel_once(self, tracked: Tracked) -> bool:
         """One attempt; whether nothing more needs to be tried from here."""
-        place, params = tracked.place, {}
-        if not tracked.venue_order_id:
-            params["clientOrderId"] = place.order_id
-        cancel = self._exchange.cancel_order
+        place = tracked.place
         try:
-            raw = await self._throttle.call(
-                self._exchange, lambda: cancel(tracked.venue_order_id, place.symbol, params), urgent=True
-            )
+            raw = await self._transport.cancel(tracked.venue_order_id, place.symbol, place.order_id)
         except OrderNotFound:
             await self._look(tracked)  # gone, or never there: only its own record tells
             return tracked.done or tracked.ending is not None or tracked.state is OrderState.UNKNOWN

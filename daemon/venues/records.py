@@ -15,18 +15,19 @@ from daemon.venues.throttle import Throttle
 
 log = structlog.get_logger(__name__)
 
-LOOKUP_BY_CLIENT_ID = ("binance", "okx", "myokx", "mexc", "kucoin", "gate")
-"""ccxt classes whose fetch_order takes a client order id; with the others, the lists of orders are searched."""
 LISTED = 1000
 """Records asked for at a time."""
 NOTHING = OrderView("", "", "", None, None, None)
 
 
 class Records:
-    """All methods raise what ccxt raises. `refused` is told of answers that cannot be believed."""
+    """All methods raise what ccxt raises. `refused` is told of answers that cannot be believed.
 
-    def __init__(self, exchange: Exchange, throttle: Throttle, refused: Callable[[], None]) -> None:
-        self._exchange, self._throttle, self._refused = exchange, throttle, refused
+    `by_client` is whether one order can be asked for by our id; where it cannot, the lists of orders are searched.
+    """
+
+    def __init__(self, exchange: Exchange, throttle: Throttle, by_client: bool, refused: Callable[[], None]) -> None:
+        self._exchange, self._throttle, self._by_client, self._refused = exchange, throttle, by_client, refused
 
     def parse(self, raw: Any) -> OrderView:
         """One answer; an empty view for one that cannot be believed."""
@@ -68,8 +69,7 @@ class Records:
     async def find(self, symbol: Symbol, order_id: str, venue_order_id: str) -> OrderView | None:
         """One order of ours by whatever id is known of it, or None if the exchange has none."""
         exchange = self._exchange
-        by_client = exchange.id.startswith(LOOKUP_BY_CLIENT_ID)
-        if exchange.has.get("fetchOrder") and (venue_order_id or by_client):
+        if exchange.has.get("fetchOrder") and (venue_order_id or self._by_client):
             params = {} if venue_order_id else {"clientOrderId": order_id}
             fetch = exchange.fetch_order
             try:

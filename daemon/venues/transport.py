@@ -17,7 +17,7 @@ from agents.core.errors import Throttled, VenueError
 from agents.core.instruments import Side, Symbol
 from agents.core.orders import Place, TimeInForce
 from daemon.venues.budget import Call, Lane, budget_of
-from daemon.venues.capabilities import Capabilities
+from daemon.venues.capabilities import BY_RECORD, Capabilities
 from daemon.venues.client import Exchange
 from daemon.venues.client_ids import Unspellable
 from daemon.venues.clock import ExchangeClock
@@ -51,6 +51,8 @@ class OrderTransport:
         self._exchange, self._throttle, self._caps, self._clock = exchange, throttle, caps, clock
         wanted = over == WEBSOCKET or (over == AUTO and caps.websocket_reviewed)
         self._by_socket = wanted and caps.websocket_orders
+        self.by_record = caps.lookup == BY_RECORD
+        """Whether an order can be asked for by our id."""
         self._native = exchange.id.startswith("binance")
         self._distrusted: set[Any] = set()
         self._talks = 0

@@ -17,10 +17,12 @@ from agents.core.orders import Cancel, OrderId, OrderState, Place, TimeInForce
 from daemon.venues.ccxt import CcxtVenue, VenueOptions
 from daemon.venues.client import ExchangeOptions, build_client
 from daemon.venues.feed import CcxtFeed, FeedOptions
+from daemon.venues.link import LinkOptions
 from tests.daemon.scripted_binance import ScriptedBinance, error, scripted_binance, until
 
 BTC = Symbol("BTC/USDT")
-QUICK = VenueOptions(timeout_s=0.6, window_s=1.2, sweep_s=0.3, balance_s=0.5)
+BY_REST = LinkOptions(orders_over="rest")  # orders over the websocket: test_venue_transport.py
+QUICK = VenueOptions(timeout_s=0.6, window_s=1.2, sweep_s=0.3, balance_s=0.5, link=BY_REST)
 Fault = Callable[[dict[str, str], web.Request], Awaitable[web.StreamResponse | None]]
 
 
@@ -228,8 +230,10 @@ async def test_a_key_that_never_worked_is_refused_at_the_start() -> None:
         server.refuse["account"] = lambda: error(-2015, "Invalid API-key, IP, or permissions for action.", 401)
         account = ExchangeOptions("binance", server.url, api_key="key", secret="secret", timeout_ms=500)
         feed = CcxtFeed(lambda: build_client(account.without_keys()), (BTC,), time.time_ns, FeedOptions(history=()))
+        venue = CcxtVenue(feed, account, time.time_ns, "main", QUICK)
         with pytest.raises(ConfigError, match=r"exchange\.api_key"):
-            await CcxtVenue(feed, account, time.time_ns, "main", QUICK).balances()
+            await venue.balances()
+        await venue.close()
 
 
 async def test_the_end_of_an_order_is_told_after_its_fills() -> None:
@@ -374,7 +378,7 @@ async def test_trades_of_the_past_and_of_others_are_not_ours() -> None:
 
 
 async def test_balances_are_told_and_settling_waits_for_the_last_fill() -> None:
-    async with trading(VenueOptions(sweep_s=60, balance_s=0.2)) as (server, told):
+    async with trading(VenueOptions(sweep_s=60, balance_s=0.2, link=BY_REST)) as (server, told):
         await until(lambda: [e for e in told if isinstance(e, Balance)])
         await told.venue.send(place())
         await until(lambda: "open" in told.states())
@@ -401,7 +405,7 @@ async def test_trading_goes_on_when_the_private_stream_is_cut() -> None:
 
 
 async def test_a_full_outbox_refuses_unsent() -> None:
-    async with trading(VenueOptions(queue=1, senders=1)) as (server, told):
+    async with trading(VenueOptions(queue=1, senders=1, link=BY_REST)) as (server, told):
         for number in range(1, 6):
             await told.venue.send(place(number))
         await until(lambda: [e for e in told if isinstance(e, OrderUpdate) and e.reason == "outbox_full"])
