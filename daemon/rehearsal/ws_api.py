@@ -42,10 +42,16 @@ def answer(venue: Venue, table: Table, users: UserStreams, connection: Connectio
         show_limits = plain(params.get("returnRateLimits", True)) != "false"
         reply: dict[str, object] = {"id": request_id, "status": 200, "result": _perform(venue, table, users, connection, method, params)}
     except errors.ApiError as error:
-        reply = {"id": request_id, "status": error.status, "error": error.body()}
+        reply = {"id": request_id, "status": error.status, "error": {**error.body(), **_when_to_retry(venue, error)}}
     if show_limits:
         reply["rateLimits"] = venue.budget.counts()
     return reply
+
+
+def _when_to_retry(venue: Venue, error: errors.ApiError) -> dict[str, object]:
+    """What a REST answer says by Retry-After, as the websocket API says it: the moment, in milliseconds."""
+    seconds, now = error.headers.get("Retry-After"), venue.real_ms()
+    return {} if seconds is None else {"data": {"serverTime": now, "retryAfter": now + 1000 * int(seconds)}}
 
 
 def _parse(text: str) -> tuple[object, str, dict[str, object]]:
