@@ -117,8 +117,7 @@ def examine(folder: Path) -> int | None:
             f"{path} is gone, but session {mark.epoch if mark else 0} was recorded in it: restore it, or move "
             f"{Committed.NAME} away as well to start afresh"
         )
-    log = path.with_name(f"{NAME}-wal")
-    _require_pages(path, log.exists() and log.stat().st_size > 0)
+    _require_pages(path, _logged(path))
     if not path.stat().st_size and mark is None:
         return None  # made by a first start that ended in the same moment
     engine = reading(path)
@@ -135,6 +134,12 @@ def examine(folder: Path) -> int | None:
     finally:
         engine.dispose()
     return found
+
+
+def _logged(path: Path) -> bool:
+    """Whether rows may stand in the write-ahead log alone."""
+    log = path.with_name(f"{path.name}-wal")
+    return log.exists() and log.stat().st_size > 0
 
 
 def _require_pages(path: Path, logged: bool) -> None:
@@ -181,7 +186,7 @@ def last_committed(connection: sa.Connection, epoch: int) -> int | None:
 
 def reading(path: Path) -> sa.Engine:
     """An engine that can change nothing: not the file, and not by closing it."""
-    alone = not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
+    alone = not os.access(path.parent, os.W_OK) and not _logged(path)  # SQLite would want to make its index there
     engine = sa.create_engine(f"sqlite:///file:{path.resolve()}?mode=ro{'&immutable=1' if alone else ''}&uri=true")
     sa.event.listen(engine, "connect", _patient)
     return engine
