@@ -117,6 +117,7 @@ def story(time: Time, seed: int, calls: int = 400, others: int = 0) -> list[str 
     plan.arm({"fault": "random", "rate": 0.2, "seed": seed})
     told = []
     for number in range(calls):
+        time.now = number * 10 * SECOND
         told.append(strikes(plan))
         if number < others:
             strikes(plan, {"channel": "depth"}, Border.STREAM)
@@ -130,6 +131,19 @@ def test_chance_is_decided_by_its_seed_and_by_each_border_alone(time: Time) -> N
     assert 40 < len(named) < 120
     assert {KINDS[name].border for name in named} == {Border.CALL} and all(KINDS[name].chance for name in named)
     assert not {"key_2015", "filter_1013"} & set(named) and len(set(named)) > 8
+
+
+def test_chance_strikes_every_call_and_a_ban_lasts(time: Time) -> None:
+    plan = Plan(time)
+    plan.arm({"fault": "random", "rate": 1, "among": ["banned_418", "http_502"]})
+    lookup = {"call": "order.status", "over": "rest", "security": "signed"}
+    while strikes(plan, lookup) != "banned_418":
+        assert plan.struck["http_502"]
+    banned_at = time.now
+    assert {strikes(plan, lookup) for _ in range(20)} == {"banned_418"}
+    assert [row["seconds"] for row in plan.active()] == [None, 2]
+    time.now = banned_at + 2 * SECOND
+    assert {strikes(plan, lookup) for _ in range(20)} >= {"http_502"}
 
 
 def test_chance_among_named_ones(time: Time) -> None:

@@ -32,7 +32,8 @@ PLACING: Mapping[str, Value] = MappingProxyType({"call": "order.place"})
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One fault. `count` is how often it strikes unless the request says otherwise (None: until cleared); `match` what it
-    strikes; `details` its own fields with their defaults; `chance` whether random mode picks it."""
+    strikes; `details` its own fields with their defaults; `chance` whether random mode picks it, and `anywhere` whether it then
+    strikes every call, not `match` alone."""
 
     name: str
     border: Border
@@ -41,10 +42,11 @@ class Kind:
     match: Mapping[str, Value] = field(default_factory=dict)
     count: int | None = 1
     chance: bool = False
+    anywhere: bool = False
 
 
 def _call(name: str, sentence: str, *, chance: bool = True, match: Mapping[str, Value] = PLACING, **details: Value) -> Kind:
-    return Kind(name, Border.CALL, sentence, details, match, chance=chance)
+    return Kind(name, Border.CALL, sentence, details, match, chance=chance, anywhere=chance)
 
 
 _ANY: Mapping[str, Value] = MappingProxyType({"call": "*"})
@@ -69,7 +71,7 @@ _CALLS = (
     _call("http_504", "HTTP 504 page", executed=True),
     _call("http_403", "HTTP 403 page of a firewall", executed=False),
     _call("overload_1008", "HTTP 503 with code -1008: overloaded, not accepted"),
-    _call("answered_duplicate", "performed; the answer says that the client order id is a duplicate"),
+    _call("answered_duplicate", "performed; the answer says that the client order id is a duplicate", chance=False),
     _call("filter_1013", "refused by a filter", filter="NOTIONAL", chance=False),
     _call("key_2015", "refused: the API key is not valid any more", match=_SIGNED, chance=False),
     _call("throttled_429", "refused: too much weight; Retry-After in the headers", match=_ANY, retry_after_s=1),

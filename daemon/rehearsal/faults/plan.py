@@ -161,7 +161,11 @@ class Plan:
 
     def _by_chance(self, border: Border, facts: Facts) -> list[Armed]:
         for chance in self._chance.values():
-            kind = chance.draw(border.value, chance.rate, lambda kind: kind.border is border and matches(kind.match, facts))
+            kind = chance.draw(
+                border.value, chance.rate, lambda kind: kind.border is border and (kind.anywhere or matches(kind.match, facts))
+            )
+            if kind is not None and "retry_after_s" in kind.details:  # a ban lasts for as long as it says
+                return [self.arm({"fault": kind.name, "seconds": kind.details["retry_after_s"]})]
             if kind is not None:
                 return [self._make(kind, kind.details, kind.match, 1, None)]
         return []
