@@ -1,1 +1,1 @@
-"""What goes wrong on a real exchange, on request; loaded and reachable only where it was asked for."""
+"""What goes wrong on a real exchange, on request; in no path where it was not asked for."""
