@@ -30,10 +30,11 @@ FLOORS = table(
     agents__system="agents.core agents.market agents.models agents.serving agents.learning agents.desk agents.engine agents.environment",
     agents__jobs="agents.core agents.market agents.models agents.serving agents.learning agents.desk agents.engine agents.environment agents.system",
     daemon="agents.core agents.market agents.serving agents.desk agents.engine agents.jobs"
-    " daemon.venues daemon.publish daemon.rehearsal",
+    " daemon.venues daemon.publish daemon.rehearsal daemon.simulation",
     daemon__venues="agents.core agents.market daemon.door daemon.errors daemon.settings",
     daemon__publish="agents.core daemon.errors",
     daemon__rehearsal="agents.core agents.market daemon.door daemon.errors daemon.logs",
+    daemon__simulation="agents.core agents.market agents.serving agents.desk agents.engine daemon",
     daemon__learner_process="agents.core agents.learning agents.models agents.serving agents.market agents.jobs daemon.errors daemon.logs daemon.door"
     " daemon.learner_frames daemon.learner_history",
 )
@@ -67,6 +68,7 @@ FOREIGN = table(
     daemon__publish=SHELL + " aiohttp prometheus_client orjson structlog",
     daemon__rehearsal=SHELL + " orjson structlog numpy " + NETWORKED,
     daemon__learner_process=SHELL + " numpy torch orjson structlog ctypes",
+    daemon__simulation=SHELL + " random concurrent contextvars multiprocessing sqlite3 traceback numpy orjson safetensors structlog ccxt aiohttp yarl",
     daemon__learner_view=SHELL + " rich matplotlib",
     daemon__doctor=SHELL + " ccxt orjson sqlalchemy sqlite3",
     daemon__watchdog=SHELL + " orjson structlog subprocess",

@@ -1,0 +1,1 @@
+"""Deterministic simulation: the whole daemon in virtual time against a misbehaving exchange, from one seed."""

@@ -1,0 +1,279 @@
+"""The exchange's door to the network: requests and frames pass here, and here they meet what goes wrong.
+
+Everything below is what a client can see of an exchange in trouble; the truth in `Exchange` stays what it is.
+"""
+
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import orjson
+from aiohttp.client_exceptions import ClientOSError, ServerDisconnectedError
+
+from daemon.rehearsal.calls import TABLE
+from daemon.rehearsal.connection import Connection
+from daemon.rehearsal.rest import serve_rest
+from daemon.rehearsal.streams import answer as stream_answer
+from daemon.rehearsal.ws_api import answer as api_answer
+from daemon.simulation.exchange import Exchange
+from daemon.simulation.faults import Plan
+from daemon.simulation.network import Answer, Refused, Request, Wire
+from daemon.simulation.timeline import NS, Timeline
+
+LATENCY_S = (0.015, 0.05)
+"""One way: the least, and the mean of what comes on top."""
+LAG_S = 6.0
+"""Queries are behind the truth by at most this much; less than the daemon's window for orders of unknown fate."""
+ORDER = "/api/v3/order"
+
+
+class Line(Connection):
+    """A websocket of the exchange's, whose frames go to a wire instead of a socket."""
+
+    def __init__(self, wire: Wire, front: "Front") -> None:
+        self.wire, self._front = wire, front
+        self.combined = False
+        self.streams: set[str] = set()
+        self.cut_off = False
+        self._pending: list[bytes] = []
+        self.private = "/ws-api/" in wire.url
+
+    def __hash__(self) -> int:
+        return self.wire.number  # sets of lines must have one order in every process
+
+    def flush(self) -> None:
+        """Hand over what was queued."""
+        pending, self._pending = self._pending, []
+        for block in pending:
+            self._front.say(self, _payload(block))
+
+    def abort(self) -> None:
+        self.cut_off = True
+        self.wire.cut()
+
+
+def _payload(block: bytes) -> str:
+    """The text of one unmasked websocket frame."""
+    size = block[1]
+    return block[{126: 4, 127: 10}.get(size, 2) :].decode()
+
+
+class Front:
+    """`Far` and `Route` of the network: an exchange seen through trouble. Times are the timeline's nanoseconds."""
+
+    def __init__(self, timeline: Timeline, exchange: Exchange, plan: Plan, rng: random.Random) -> None:
+        self._timeline, self.exchange, self._plan, self._rng = timeline, exchange, plan, rng
+        self._lines: dict[int, Line] = {}
+        self._silent: dict[int, int] = {}
+        self.down_until = self.throttled_until = self.key_refused_until = self.lagging_until = self.unfilled_until = self.crossed_until = 0
+        self._banned = False
+        self._crossings: dict[str, set[str]] = {}
+        self.requests = 0
+        self.happened: dict[str, int] = {}
+        self.on_request: Callable[[Request], None] = lambda request: None
+        """Told of every request that is carried out, before it is."""
+
+    # -- the way ---------------------------------------------------------------------------------------------------
+
+    def delay(self) -> float:
+        least, mean = LATENCY_S
+        return least + self._rng.expovariate(1 / mean)
+
+    def dial(self) -> BaseException | None:
+        if self._timeline.now < self.down_until:
+            return ClientOSError(111, "Connect call failed")
+        return None
+
+    def swallow(self, wire: Wire, text: str) -> bool:
+        return self._timeline.now < self._silent.get(wire.number, 0)
+
+    def hush(self, seconds: float) -> None:
+        """One open line goes silent and stays so for a while."""
+        if self._lines:
+            number = self._rng.choice(sorted(self._lines))
+            self._silent[number] = self._timeline.now + round(seconds * NS)
+
+    def throttle(self, until: int, *, banned: bool) -> None:
+        """Refuse every request until then: as too many, or as from a banned address."""
+        self.throttled_until, self._banned = until, banned
+
+    def calm(self) -> None:
+        """All trouble ends now."""
+        self._silent.clear()
+        self.down_until = self.throttled_until = self.key_refused_until = self.lagging_until = self.unfilled_until = self.crossed_until = 0
+
+    # -- websockets --------------------------------------------------------------------------------------------------
+
+    def dialled(self, url: str, wire: Wire) -> None:
+        line = self._lines[wire.number] = Line(wire, self)
+        if line.private:
+            self.exchange.users.connections.add(line)
+        else:
+            self.exchange.hub.connections.add(line)
+
+    def left(self, wire: Wire) -> None:
+        if (line := self._lines.pop(wire.number, None)) is not None:
+            (self.exchange.users if line.private else self.exchange.hub).drop(line)
+            self._silent.pop(wire.number, None)
+
+    def said(self, wire: Wire, text: str) -> None:
+        line = self._lines.get(wire.number)
+        if line is None:
+            return
+        if line.private:
+            reply = api_answer(self.exchange.venue, TABLE, self.exchange.users, line, text)
+        else:
+            reply = stream_answer(self.exchange.hub, line, text)
+        line.wire.push(orjson.dumps(reply).decode())
+        self.exchange.users.flush()
+
+    def say(self, line: Line, text: str) -> None:
+        """One frame of a stream, as the client gets it."""
+        if line.private:
+            self._say_private(line, text)
+            return
+        if self._happens("lost_frames"):
+            return
+        if self._happens("malformed_frames"):
+            text = self._rng.choice(("garbage", "[]", '{"e":"trade"}', text[: len(text) // 2]))
+        elif self._timeline.now < self.crossed_until and '"depthUpdate"' in text:
+            text = self._crossed(text)
+        elif self._crossings and '"depthUpdate"' in text:
+            text = self._uncrossed(text)
+        line.wire.push(text)
+        if self._happens("repeated_frames"):
+            line.wire.push(text)
+
+    def _say_private(self, line: Line, text: str) -> None:
+        if self._happens("private_lost"):
+            return
+        if self._happens("private_delayed"):
+            self._timeline.after(self._rng.uniform(0.5, 10.0), lambda: line.wire.push(text))
+            return
+        line.wire.push(text)
+        if self._happens("private_repeated"):
+            self._timeline.after(self._rng.uniform(0.0, 3.0), lambda: line.wire.push(text))
+
+    def _crossed(self, text: str) -> str:
+        """A diff that leaves a bid above the asks, until a later diff overwrites it."""
+        message = orjson.loads(text)
+        public = self.exchange.markets.by_id[message["s"]]
+        _, ask = public.depth.best()
+        if ask is None:
+            return text
+        self._count("crossed_books")
+        price = f"{ask[0] + 5 * public.market.instrument.tick:.8f}"
+        self._crossings.setdefault(message["s"], set()).add(price)
+        message["b"].append([price, "0.50000000"])
+        return orjson.dumps(message).decode()
+
+    def _uncrossed(self, text: str) -> str:
+        """The next diff after that: it takes away what was never there."""
+        message = orjson.loads(text)
+        message["b"] += [[price, "0.00000000"] for price in sorted(self._crossings.pop(message["s"], ()))]
+        return orjson.dumps(message).decode()
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def rest(self, request: Request) -> Answer | None:
+        self.requests += 1
+        if self._happens("lost_request"):
+            return None
+        if (refused := self._refusal(request)) is not None:
+            return refused
+        if self._happens("delayed_request"):
+            self._timeline.after(self._rng.uniform(1.0, 14.0), lambda: self._carry_out_unheard(request))
+            return None
+        if self._happens("reset"):
+            if self._rng.random() < 0.5:
+                self._carry_out(request)
+            raise Refused(self._rng.choice((ServerDisconnectedError(), ClientOSError(104, "Connection reset by peer"))))
+        if self._happens("overloaded"):
+            return _error(503, -1008, "Server is currently overloaded with other requests. Please try again in a few minutes.")
+        if (lost := self._vague(request)) is not None:
+            return lost
+        answer = self._carry_out(request)
+        if self._happens("late_answer"):
+            return None
+        return answer
+
+    def _refusal(self, request: Request) -> Answer | None:
+        now = self._timeline.now
+        if now < self.throttled_until:
+            status = 418 if self._banned else 429
+            self._count("throttled")
+            return _error(status, -1003, "Too many requests.", {"Retry-After": str(-(-(self.throttled_until - now) // NS))})
+        if now < self.key_refused_until and "signature=" in request.query:
+            self._count("bad_key")
+            return _error(401, -2015, "Invalid API-key, IP, or permissions for action.")
+        return None
+
+    def _vague(self, request: Request) -> Answer | None:
+        """An answer that does not say whether the request was carried out."""
+        if self._happens("empty_answer"):
+            answer = Answer(200, self._rng.choice((b"", b"<html></html>")))
+        elif self._happens("unknown_outcome"):
+            answer = self._rng.choice((_error(503, -1007, "Timeout waiting for response from backend server."), Answer(504, b"")))
+        elif self._happens("server_error"):
+            answer = self._rng.choice((Answer(500, b""), Answer(502, b"<html>Bad Gateway</html>"), Answer(403, b"<html>Forbidden</html>")))
+        else:
+            return None
+        if self._rng.random() < 0.5:
+            self._carry_out(request)
+        return answer
+
+    def _carry_out_unheard(self, request: Request) -> None:
+        self._carry_out(request)
+
+    def _carry_out(self, request: Request) -> Answer:
+        self.on_request(request)
+        response = _now(serve_rest(request, self.exchange.venue, TABLE))  # type: ignore[arg-type]  # as much of a request as is read
+        body = response.body if isinstance(response.body, bytes) else b""
+        self.exchange.users.flush()
+        return Answer(response.status, self._veiled(request, response.status, body), dict(response.headers))
+
+    def _veiled(self, request: Request, status: int, body: bytes) -> bytes:
+        """What queries show while they lag, and answers that leave things out."""
+        if status != 200 or not request.path.startswith("/api/v3/"):
+            return body
+        path = request.path.removeprefix("/api/v3/")
+        if path == "order" and request.method == "POST" and self._happens("bare_answers"):
+            row = orjson.loads(body)
+            kept = ("symbol", "orderId", "clientOrderId", "transactTime")
+            return orjson.dumps({name: row[name] for name in kept if name in row})
+        if path in ("order", "openOrders", "allOrders") and self._timeline.now < self.unfilled_until:
+            return self._unfilled(body)
+        return body
+
+    def _unfilled(self, body: bytes) -> bytes:
+        found = orjson.loads(body)
+        for row in found if isinstance(found, list) else [found]:
+            if row.get("status") in ("CANCELED", "EXPIRED") and row.get("executedQty"):
+                row["executedQty"] = row["cummulativeQuoteQty"] = "0.00000000"
+                self._count("unfilled_cancel")
+        return orjson.dumps(found)
+
+    # -- chance --------------------------------------------------------------------------------------------------------
+
+    def _happens(self, name: str) -> bool:
+        rate = self._plan.rate(name)
+        if rate and self._rng.random() < rate:
+            self._count(name)
+            return True
+        return False
+
+    def _count(self, name: str) -> None:
+        self.happened[name] = self.happened.get(name, 0) + 1
+
+
+def _error(status: int, code: int, message: str, headers: dict[str, str] | None = None) -> Answer:
+    return Answer(status, orjson.dumps({"code": code, "msg": message}), headers)
+
+
+def _now(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """The result of a coroutine that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    raise RuntimeError("the exchange's door waits for something")

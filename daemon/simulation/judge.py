@@ -1,0 +1,262 @@
+"""Holds the daemon against the truth after every event: invariants I1 to I8, each with its tolerance in time.
+
+It sees both sides: the engine at each step, the exchange's books, and what reached the disk. What may be late (I1, I2) is counted
+in clear seconds: seconds in which a session runs and the exchange can be reached. Everything else holds at once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from hashlib import sha256
+
+import orjson
+
+from agents.core.codec import encode
+from agents.core.events import Event, Fill, NewWeights
+from agents.core.instruments import ZERO, Side, Symbol
+from agents.core.ledger import Order
+from agents.core.orders import Command, OrderId, Place, is_ours
+from agents.desk import invariants
+from agents.desk.decision import Effects
+from agents.engine import Engine
+from daemon.rehearsal.orders import OwnTrade, VenueOrder
+from daemon.simulation.exchange import Exchange
+from daemon.simulation.network import Request
+from daemon.simulation.timeline import Timeline
+
+ORDERS_WITHIN_S = 75.0
+"""T of I1: the window of an order of unknown fate (15 s), its looks, and failed looks in between."""
+MONEY_WITHIN_S = 75.0
+"""T of I2: the sweep's pause, failed sweeps, and what an order in doubt holds back."""
+OVER = Decimal("1.5")
+"""How far a moving price may carry the truth above a limit that the command kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """One broken invariant."""
+
+    invariant: str
+    seconds: float
+    sentence: str
+
+    def row(self) -> dict[str, object]:
+        """Plain JSON values."""
+        return {"invariant": self.invariant, "at_s": round(self.seconds, 3), "what": self.sentence}
+
+
+@dataclass(slots=True)
+class Truth:
+    """What the exchange's books say of orders with our prefix."""
+
+    exchange: Exchange
+    instance: str
+    positions: dict[Symbol, Decimal] = field(default_factory=dict)
+    trades: dict[tuple[Symbol, str], tuple[OwnTrade, str]] = field(default_factory=dict)
+    """Own trade and the client id of its order, by symbol and trade id."""
+    _taken: dict[str, int] = field(default_factory=dict)
+
+    def update(self) -> None:
+        """Take in the trades since the last call."""
+        account = self.exchange.account
+        for public in self.exchange.markets:
+            rows, taken = account.trades(public.market_id), self._taken.get(public.market_id, 0)
+            for place in range(taken, len(rows)):
+                trade = rows[place]
+                order = account.find(public.market_id, trade.order_id, None)
+                if order is None or not is_ours(order.client_id, self.instance):
+                    continue
+                self.trades[public.symbol, str(trade.trade_id)] = (trade, order.client_id)
+                listing = public.market.instrument
+                moved = trade.quantity if trade.is_buyer else -trade.quantity
+                if trade.commission_asset == listing.base:
+                    moved -= trade.commission
+                self.positions[public.symbol] = self.positions.get(public.symbol, ZERO) + moved
+            self._taken[public.market_id] = len(rows)
+
+    def open_orders(self) -> list[VenueOrder]:
+        """Open orders with our prefix."""
+        return [order for order in self.exchange.account.open_orders() if is_ours(order.client_id, self.instance)]
+
+
+class Judge:
+    """One run's. `broken` fills at the first breach; the run ends there."""
+
+    def __init__(self, timeline: Timeline, exchange: Exchange, instance: str) -> None:
+        self._timeline, self._exchange, self._instance = timeline, exchange, instance
+        self.truth = Truth(exchange, instance)
+        self.broken: list[Breach] = []
+        self.on_breach: Callable[[], None] = lambda: None
+        self.trace: list[str] | None = None
+        self.events = self.commands = 0
+        self._digest = sha256()
+        self._late: dict[str, float] = {}
+        self._durable: set[OrderId] = set()
+        self._placed: dict[str, int] = {}
+        self._stepped: list[Place] = []
+        self.stopped_at: int | None = None
+        """Stamp of the operator's last word to stop, while it stands."""
+
+    # -- what happens --------------------------------------------------------------------------------------------------
+
+    def step(self, event: Event, effects: Effects, engine: Engine) -> None:
+        """One step of the engine, before anything of it is recorded or sent."""
+        self.events += 1
+        self.commands += len(effects.commands)
+        self._note(event, effects.commands)
+        for sentence in invariants.violations(event, effects, engine):
+            self.breach(sentence[:2], sentence[3:].lstrip(": "))
+        if isinstance(event, Fill):
+            self._fill(event)
+        if isinstance(event, NewWeights) and effects.swapped and not engine.actors.spec:
+            self.breach("I8", f"weights {event.version} serve unchecked")
+        self._stepped += [command for command in effects.commands if isinstance(command, Place)]
+        if self.stopped_at is not None and event.stamp.at > self.stopped_at + 1_000_000_000:
+            for command in effects.commands:
+                if isinstance(command, Place) and not (command.reduce_only and command.side is Side.SELL):
+                    self.breach("I4", f"{command.order_id} placed although the operator's word to stop stands")
+
+    def durable(self) -> None:
+        """A commit came through: the intents of the steps so far are on the disk."""
+        self._durable.update(place.order_id for place in self._stepped)
+        self._stepped.clear()
+
+    def died(self) -> None:
+        """The process is gone: what was not committed never was."""
+        self._stepped.clear()
+
+    def request(self, request: Request) -> None:
+        """A request is about to be carried out by the exchange."""
+        if request.method == "POST" and request.path == "/api/v3/order":
+            name = _client_id(request.query)
+            if name and is_ours(name, self._instance) and OrderId(name) not in self._durable:
+                self.breach("I3", f"order {name} reached the exchange before its intent was durable")
+
+    def check(self, engine: Engine | None, passed_s: float) -> None:
+        """Hold both sides against each other; `passed_s` clear seconds have passed since the last time."""
+        truth = self.truth
+        truth.update()
+        self._one_order_each()
+        self._never_more_than_ours()
+        if engine is None:
+            return
+        self._known_orders(engine, passed_s)
+        for symbol in engine.symbols:
+            theirs, ours = truth.positions.get(symbol, ZERO), engine.ledger.position(symbol)
+            self._eventually("I2", f"position {symbol}", theirs == ours, MONEY_WITHIN_S, passed_s, f"the ledger says {ours}, own trades {theirs}")
+        if engine.risk.reconciled:
+            for currency, total in self._exchange.matching.balances().items():
+                ours = engine.ledger.balances.get(currency, ZERO)
+                sentence = f"the ledger says {ours}, the exchange {total}, and nothing says so"
+                self._eventually("I2", f"balance {currency}", total == ours, 2 * MONEY_WITHIN_S, passed_s, sentence)
+
+    def final(self, engine: Engine) -> None:
+        """After the calm: both sides must agree exactly."""
+        truth = self.truth
+        truth.update()
+        for symbol in engine.symbols:
+            if (theirs := truth.positions.get(symbol, ZERO)) != (ours := engine.ledger.position(symbol)):
+                self.breach("I2", f"at the end the ledger holds {ours} {symbol}, own trades say {theirs}")
+        if left := [order.client_id for order in truth.open_orders()]:
+            self.breach("I1", f"at the end orders are open: {left}")
+        for currency, total in self._exchange.matching.balances().items():
+            if (ours := engine.ledger.balances.get(currency, ZERO)) != total:
+                self.breach("I2", f"at the end the ledger has {ours} {currency}, the exchange {total}")
+
+    def breach(self, invariant: str, sentence: str) -> None:
+        """Something that must not be."""
+        self.broken.append(Breach(invariant, self._timeline.seconds, sentence))
+        self.say(f"BROKEN {invariant} {sentence}")
+        self.on_breach()
+
+    def say(self, line: str) -> None:
+        """A line into the trace and the digest."""
+        self._digest.update(line.encode())
+        if self.trace is not None:
+            self.trace.append(f"{self._timeline.seconds:12.6f}  {line}")
+
+    @property
+    def digest(self) -> str:
+        """Of all events, commands and happenings so far."""
+        return self._digest.hexdigest()
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _note(self, event: Event, commands: tuple[Command, ...]) -> None:
+        row = encode(event)
+        if isinstance(event, NewWeights):
+            row[-1] = ""
+        line = orjson.dumps(row)
+        self._digest.update(line)
+        rows = [orjson.dumps(encode(command)) for command in commands]
+        for command in rows:
+            self._digest.update(command)
+        if self.trace is not None:
+            self.trace.append(f"{self._timeline.seconds:12.6f}  {line.decode()}")
+            self.trace += [f"{self._timeline.seconds:12.6f}    -> {command.decode()}" for command in rows]
+
+    def _fill(self, fill: Fill) -> None:
+        self.truth.update()
+        found = self.truth.trades.get((fill.symbol, fill.trade_id))
+        if found is None:
+            self.breach("I2", f"fill {fill.trade_id} of {fill.symbol} never happened, or is not ours")
+            return
+        trade, client_id = found
+        told = (fill.quantity, fill.price, fill.side is Side.BUY, fill.fee, fill.fee_currency, fill.order_id)
+        real = (trade.quantity, trade.price, trade.is_buyer, trade.commission, trade.commission_asset, client_id)
+        if told != real:
+            self.breach("I2", f"fill {fill.trade_id} of {fill.symbol} was told as {told}, and was {real}")
+
+    def _one_order_each(self) -> None:
+        """I3: as many venue orders as client ids."""
+        for public in self._exchange.markets:
+            counts: dict[str, int] = {}
+            for order in self._exchange.account.orders(public.market_id):
+                if is_ours(order.client_id, self._instance):
+                    counts[order.client_id] = counts.get(order.client_id, 0) + 1
+            for name, count in counts.items():
+                if count > 1 and self._placed.get(name) != count:
+                    self._placed[name] = count
+                    self.breach("I3", f"{count} orders at the exchange carry the client id {name}")
+
+    def _never_more_than_ours(self) -> None:
+        """I5 in the truth: what we sell is ours."""
+        for symbol, held in self.truth.positions.items():
+            if held < 0:
+                self.breach("I5", f"sold {-held} of {symbol} that were not ours")
+
+    def _known_orders(self, engine: Engine, passed_s: float) -> None:
+        """I1, in both directions."""
+        known = {order.place.order_id: order for order in engine.ledger.live_orders()}
+        there = {OrderId(order.client_id): order for order in self.truth.open_orders()}
+        for name in there:
+            order = known.get(name)
+            sentence = "open at the exchange, and the ledger does not know it" if order is None else "open at the exchange, not in the ledger"
+            self._eventually("I1", f"order {name}", order is not None and order.live, ORDERS_WITHIN_S, passed_s, sentence)
+        for name, order in known.items():
+            if name not in there:
+                self._eventually("I1", f"live {name}", not self._ended(name, order), ORDERS_WITHIN_S, passed_s, f"{order.state.value} in the ledger, not open at the exchange")
+        gone = [key for key in self._late if key.startswith("I1") and key.split(" ")[-1] not in there and key.split(" ")[-1] not in known]
+        for key in gone:
+            del self._late[key]
+
+    def _ended(self, name: OrderId, order: Order) -> bool:
+        return order.live
+
+    def _eventually(self, invariant: str, what: str, holds: bool, within_s: float, passed_s: float, sentence: str) -> None:
+        key = f"{invariant} {what}"
+        if holds:
+            self._late.pop(key, None)
+            return
+        late = self._late[key] = self._late.get(key, 0.0) + passed_s
+        if late > within_s:
+            self._late[key] = -1e9
+            self.breach(invariant, f"{what}: {sentence}, for more than {within_s:g} clear seconds")
+
+
+def _client_id(query: str) -> str:
+    for part in query.split("&"):
+        if part.startswith("newClientOrderId="):
+            return part.removeprefix("newClientOrderId=")
+    return ""
+

@@ -1,0 +1,122 @@
+"""One life of the daemon: the same parts that a real session is made of, on simulated machine, disk and network."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from agents.core.events import Event
+from agents.core.instruments import Currency, Symbol
+from agents.desk.decision import Effects, EngineConfig
+from agents.engine import Engine
+from daemon import opening
+from daemon.door import Door
+from daemon.journal import Journal
+from daemon.latch import Latch
+from daemon.operating import Operator
+from daemon.rehearsal.config import TEST_KEY, TEST_SECRET
+from daemon.running import Ending, Parts, run
+from daemon.simulation.disk import Disk
+from daemon.simulation.learner import HIDDEN, ScriptedLearner
+from daemon.simulation.machine import Clients, Clocks, account_options
+from daemon.starting import recovered
+from daemon.status import Status
+from daemon.venues import ccxt as ccxt_venue
+from daemon.venues.ccxt import CcxtVenue
+from daemon.venues.feed import CcxtFeed, FeedOptions
+
+QUOTE = Currency("USDT")
+INSTANCE = "sim"
+HISTORY = (("1h", 48), ("1m", 90))
+COALESCE_S = 0.1
+
+
+class JudgedEngine(Engine):
+    """The engine, with somebody who looks at each step before anything is recorded or sent."""
+
+    def __init__(self, config: EngineConfig, judge: Callable[[Event, Effects, Engine], None]) -> None:
+        super().__init__(config)
+        self._judge = judge
+
+    def step(self, event: Event) -> Effects:
+        effects = super().step(event)
+        self._judge(event, effects, self)
+        return effects
+
+
+@dataclass(slots=True)
+class Machine:
+    """What outlives the process: folder, disk, clocks, the way to the exchange."""
+
+    folder: Path
+    disk: Disk
+    clocks: Clocks
+    clients: Clients
+    symbols: tuple[Symbol, ...]
+    address: str
+    allocation: Decimal = Decimal(10_000)
+    seed: int = 0
+    cadence_s: float = 5.0
+
+
+@dataclass(slots=True)
+class Life:
+    """One process, from start to its end of whatever kind."""
+
+    machine: Machine
+    judge: Callable[[Event, Effects, Engine], None]
+    learner_rng: random.Random
+    temper: str
+    parts: Parts | None = None
+    operator: Operator | None = None
+    journal: Journal | None = None
+    kept: list[Any] = field(default_factory=list)
+    """Held, so that nothing of a killed process is cleaned up."""
+
+    async def live(self, opened: Callable[["Life"], None]) -> dict[str, Any]:
+        """Start, trade until stopped, end; the summary. Raises what a session raises."""
+        parts = self.parts = await self._compose()
+        opened(self)
+        try:
+            return await run(parts, None, None)
+        finally:
+            await parts.venue.close()
+
+    async def _compose(self) -> Parts:
+        machine = self.machine
+        door = Door(machine.clocks.steady())
+        public, private = account_options(machine.address), account_options(machine.address, TEST_KEY, TEST_SECRET)
+        feed = CcxtFeed(
+            lambda: machine.clients.build(public), machine.symbols, door.now, FeedOptions(depth=10, history=HISTORY, coalesce_s=COALESCE_S)
+        )
+        vars(ccxt_venue)["build_client"] = machine.clients.build
+        venue = CcxtVenue(feed, private, door.now, INSTANCE)
+        origin = opening.identity((private.id, private.base_url or "", private.api_key))
+        try:
+            recovery = await recovered(machine.folder, venue, QUOTE, machine.allocation, INSTANCE, origin)
+            machine.disk.require_room()
+        except BaseException:
+            await venue.close()
+            raise
+        journal = self.journal = Journal(machine.folder, f"s{door.now()}", door.now(), {})
+        machine.disk.place_under(journal)
+        config = self.config(journal.epoch)
+        journal.describe({"engine": asdict(config), "settings": {}, "versions": {}, "origin": origin, "opened_with": recovery.opened_with()})
+        engine = JudgedEngine(config, self.judge)
+        learner = ScriptedLearner(self.learner_rng, door.push, self.temper)
+        labels = {"mode": "", "exchange": private.id, "instance": INSTANCE, "quote": QUOTE}
+        status = Status(journal.name, labels, engine, door, lambda: learner.status)
+        stop, latch = asyncio.Event(), Latch(machine.folder)
+        self.operator = Operator(door, latch, status, stop)
+        return Parts(machine.folder, door, engine, journal, venue, learner, status, latch, recovery.events, stop, ending=Ending())
+
+    def config(self, epoch: int) -> EngineConfig:
+        """The engine's configuration: all four agents with small networks."""
+        machine = self.machine
+        return EngineConfig(
+            instance=INSTANCE, epoch=epoch, quote=QUOTE, symbols=machine.symbols, hidden_sizes=HIDDEN, exploration=0.1,
+            seed=machine.seed, market_making_cadence_s=machine.cadence_s,
+        )  # fmt: skip
