@@ -13,7 +13,7 @@ from ccxt.base.errors import BaseError, NotSupported
 from agents.core.errors import DataError, Throttled, Unreachable
 from agents.core.events import UNSTAMPED, Adopted, Balance, BookSnapshot, Event
 from agents.core.instruments import Currency, Symbol
-from agents.core.orders import Amend, Cancel, Command, OrderId, Place
+from agents.core.orders import Amend, Cancel, Command, OrderId, OrderState, Place
 from daemon.venues import markets
 from daemon.venues.base import Outbox, pumped
 from daemon.venues.budget import Lane
@@ -216,8 +216,15 @@ class CcxtVenue:
         return len(self._outbox)
 
     async def settle(self, timeout_s: float) -> bool:
-        """Final sweep before the end: until every order has ended and no fill is missing, or time is up; whether it is."""
+        """Final sweep before the end: until every order has ended and no fill is missing, or time is up; whether it is.
+
+        Protective stops that rest and nobody has cancelled stay: they are what the session leaves to the exchange.
+        """
         _, desk = await self.open()
+
+        def left() -> bool:
+            return any(t.place.trigger_price is None or t.cancel_wanted or t.state is not OrderState.OPEN for t in desk.live())
+
         for tracked in desk.live():
             desk.look_soon(tracked)
         try:
@@ -226,7 +233,7 @@ class CcxtVenue:
                     desk.dirty.update(self._symbols)
                     failed = desk.counts["sweep_failed"]
                     wait = await desk.attend()
-                    if not desk.live() and desk.counts["sweep_failed"] == failed:
+                    if not left() and desk.counts["sweep_failed"] == failed:
                         return True
                     await asyncio.sleep(min(max(wait, 0.05), 0.5))
         except TimeoutError:
