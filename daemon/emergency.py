@@ -33,7 +33,7 @@ Frame = dict[str, Any]
 class EmergencyRecord:
     """Stands in for the journal (`daemon.drive.Record`) from `take_over` on; before that it only holds its room.
 
-    Raises RecordFailed when the room cannot be had, DataError when an earlier session's frames were not merged yet.
+    What an earlier session left in it is merged first. Raises RecordFailed when the room cannot be had, DataError when that is damaged.
     """
 
     NAME: ClassVar[str] = "emergency.record"
@@ -46,10 +46,9 @@ class EmergencyRecord:
         self._rows: Frame = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            merge_into(folder)
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
             weakref.finalize(self, os.close, self._file)
-            if next(_frames(self._path), None) is not None:
-                raise DataError(f"{self._path} holds an earlier session's orders: start with that session's state folder as it is")
             if os.fstat(self._file).st_size != size or self._path.read_bytes().strip(b"\0"):
                 _blank(self._file, size)
         except OSError as error:

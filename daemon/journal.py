@@ -81,7 +81,8 @@ class Journal:
     def append(self, event: Event) -> None:
         """Remember a fact; durable after the next `commit`."""
         if isinstance(event, _TO_TAPE):
-            self._tape.append(event)
+            with suppress(RecordFailed):  # kept, and said at the next commit: upon a fact alone nothing is sent
+                self._tape.append(event)
             return
         if isinstance(event, NewWeights):
             self._rows["contents"].append((event.digest, event.payload))

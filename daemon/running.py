@@ -181,9 +181,13 @@ async def _guarded_drive(parts: Parts) -> None:
             parts.status.ready = True
             log.info("ready", session=parts.journal.name)
 
+    def teach(experiences: Sequence[Experience]) -> None:
+        parts.journal.learn(experiences)  # so that explain can say what a decision was worth
+        parts.learner.offer(experiences)
+
     engine, door = parts.engine, parts.door
     try:
-        await drive(door.events(), engine, parts.journal, parts.venue.send, parts.learner.offer, tell)
+        await drive(door.events(), engine, parts.journal, parts.venue.send, teach, tell)
     except Unsent as failure:
         log.error("record_failed", error=str(failure.error))
         await kill_path.without_record(

@@ -179,3 +179,20 @@ def test_a_folder_without_rights_is_a_clear_refusal(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RecordFailed, match="cannot be written"):
         open_store(tmp_path / "file" / "state")
+
+
+def test_a_tape_that_cannot_be_written_is_said_at_the_commit_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    book = journal(tmp_path)
+
+    def full(*_: object) -> None:
+        raise RecordFailed("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SegmentWriter, "write", full)
+        for seq in range(1, 1500):
+            book.append(trade(seq))
+        with pytest.raises(RecordFailed):
+            book.commit(1499)
+    book.close(1499, {})
+    reader = JournalReader(tmp_path)
+    assert [event.stamp.seq for event in reader.events(reader.session("last"))] == list(range(1, 1500))
