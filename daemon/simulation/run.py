@@ -134,7 +134,7 @@ class Run:
             how = f"{type(error).__name__}: {error}"
             self._judge.breach("X", f"the session ended by {how}, at {_place(error)}"[:600])
         self._lives.append(how[:300])
-        self._judge.say(f"ended {how[:200]}")
+        self._judge.say(f"ended {how.partition(':')[0]}")
         scene.loop = scene.life = None
         self._bury(loop, life)
         if life.journal is not None and not self._judge.broken:

@@ -195,7 +195,9 @@ class OrderDesk:
     async def attend(self) -> float:
         """Sweep dirty symbols and look at orders that are due; seconds until the next look is."""
         while self.dirty:
-            await self._sweep(self.dirty.pop())
+            symbol = min(self.dirty)  # one order in every process: a simulated run must repeat
+            self.dirty.discard(symbol)
+            await self._sweep(symbol)
         now = _now()
         for tracked in [t for t in self.orders.values() if t.next_look is not None and t.next_look <= now]:
             tracked.next_look = None
