@@ -30,7 +30,7 @@ from daemon.rehearsal.config import RehearsalConfig
 from daemon.rehearsal.server import serve
 
 ROOT = Path(__file__).parents[1]
-WITHIN_S = 20.0
+WITHIN_S = 30.0
 
 
 class Faults:
@@ -175,7 +175,8 @@ async def rehearsal(*, tls: bool = False, **config: Any) -> AsyncIterator[Rehear
     hello: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
     serving = asyncio.get_running_loop().create_task(serve(made, hello.set_result))
     async with asyncio.timeout(WITHIN_S):
-        await asyncio.wait({serving, hello}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {serving, hello}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         await serving  # it did not come up: say why
     greeting = hello.result()

@@ -9,6 +9,7 @@ from aiohttp import web
 from agents.core.errors import ConfigError
 
 HOST = "127.0.0.1"
+TRY_AGAIN_S = 0.1
 
 
 class Listener:
@@ -43,4 +44,8 @@ class Listener:
                 if transport is not None:
                     transport.abort()
         await asyncio.sleep(seconds)
-        await self.open()
+        while self._site is None:
+            try:
+                await self.open()
+            except ConfigError:  # somebody's outgoing connection has the number for a moment
+                await asyncio.sleep(TRY_AGAIN_S)

@@ -22,7 +22,7 @@ with warnings.catch_warnings():
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 """Both clients use what aiohttp and websockets will drop."""
 SYMBOL, MARKET_ID = "BTC/USDT", "BTCUSDT"
-QUIET = 10.0
+QUIET = 20.0
 
 
 @pytest.fixture

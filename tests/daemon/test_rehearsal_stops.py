@@ -10,7 +10,7 @@ from ccxt.base import errors
 from tests.rehearsal_faults import Rehearsal, rehearsal, watching
 
 SYMBOL, MARKET_ID = "BTC/USDT", "BTCUSDT"
-QUIET = 5.0
+QUIET = 20.0
 
 
 @pytest.fixture

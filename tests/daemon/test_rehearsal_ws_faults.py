@@ -11,7 +11,7 @@ from ccxt.base import errors
 from tests.rehearsal_faults import Rehearsal, rehearsal
 
 SYMBOL = "BTC/USDT"
-QUIET = 5.0
+QUIET = 20.0
 SILENCE = 0.3
 Client = Any
 
@@ -69,7 +69,7 @@ async def test_a_ban_says_until_when(exchange: Rehearsal, client: Client) -> Non
     with pytest.raises(errors.RateLimitExceeded) as seen:
         await asyncio.wait_for(placing(client, price, "ws-1"), QUIET)
     body = orjson.loads(str(seen.value).removeprefix("binance "))
-    assert 28_000 < body["data"]["retryAfter"] - client.milliseconds() <= 30_000
+    assert 20_000 < body["data"]["retryAfter"] - client.milliseconds() <= 30_000
 
 
 async def test_an_answer_without_content_looks_like_success(exchange: Rehearsal, client: Client) -> None:
@@ -82,7 +82,7 @@ async def test_an_answer_without_content_looks_like_success(exchange: Rehearsal,
 
 async def test_a_late_answer_comes_to_its_own_request(exchange: Rehearsal, client: Client) -> None:
     price = await low(client)
-    await exchange.faults.on("answer_late", delay_s=0.2)
+    await exchange.faults.on("answer_late", delay_s=1.5)
     first = asyncio.ensure_future(placing(client, price, "ws-1"))
     second = await asyncio.wait_for(placing(client, price, "ws-2"), QUIET)
     assert not first.done() and second["clientOrderId"] == "ws-2"

@@ -124,7 +124,7 @@ _ACTIONS: dict[str, Callable[[Details, Ground], object]] = {
     "restart": lambda details, ground: ground.restart(_number(details, "seconds")),
     "burst": lambda details, ground: {"sent": ground.publisher.burst(_market(details, ground), round(_number(details, "count")))},
     "private_drop": lambda details, ground: {"cut": cut(ground.users.connections)},
-    "private_terminated": lambda details, ground: ground.users.terminate(),
+    "private_terminated": lambda details, ground: ground.users.terminate(ground.venue.real_ms()),
     "deposit": lambda details, ground: _transfer(details, ground, 1),
     "withdraw": lambda details, ground: _transfer(details, ground, -1),
     "manual_order": _manual_order,

@@ -12,7 +12,7 @@ from daemon.rehearsal.streams import Hub
 from daemon.rehearsal.user_stream import UserStreams
 
 _CHANNELS = ("depth", "kline")
-RELEASE_AFTER_S = 1.0
+RELEASE_AFTER_S = 3.0
 """An event that waits for the next one of its kind waits no longer than this."""
 
 
@@ -71,8 +71,14 @@ class FaultyUserStreams(UserStreams):
         self._held: list[dict[str, object]] = []
 
     def emit(self, event: dict[str, object]) -> None:
-        facts = {"event": str(event["e"]), "execution": str(event.get("x")), "status": str(event.get("X")), "symbol": str(event.get("s"))}
-        if facts["event"] == "executionReport" and self._plan.holds("ends_unfilled"):
+        facts = {
+            "event": str(event["e"]),
+            "execution": str(event.get("x")),
+            "status": str(event.get("X")),
+            "symbol": str(event.get("s")),
+            "client_id": str(event.get("C") or event.get("c")),
+        }
+        if facts["event"] == "executionReport" and self._plan.holds("ends_unfilled", {**facts, "call": "order.status"}):
             if facts["execution"] == "TRADE" and facts["status"] != "FILLED":
                 return
             event = _denied(event)
@@ -95,11 +101,11 @@ class FaultyUserStreams(UserStreams):
         if any(held["e"] == event["e"] for held in self._held):
             self._release()
 
-    def terminate(self) -> None:
+    def terminate(self, now_ms: int) -> None:
         """eventStreamTerminated to everybody, and nothing after it on these subscriptions."""
         for connection in list(self.connections):
             for subscription_id in self.subscriptions(connection):
-                event = {"subscriptionId": subscription_id, "event": {"e": "eventStreamTerminated", "E": 0}}
+                event = {"subscriptionId": subscription_id, "event": {"e": "eventStreamTerminated", "E": now_ms}}
                 connection.add(frame(orjson.dumps(event)))
             connection.flush()
             self.unsubscribe(connection, None)
