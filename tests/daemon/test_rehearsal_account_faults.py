@@ -103,6 +103,8 @@ async def test_orders_of_another_account(exchange: Rehearsal, client: Client) ->
     await exchange.faults.on("foreign_orders", rows=1, instead=True)
     assert [order["clientOrderId"] == "mine-1" for order in await client.fetch_open_orders(SYMBOL)] == [False]
     assert [order["clientOrderId"] for order in await client.fetch_open_orders(SYMBOL)] == ["mine-1"]
+    await exchange.faults.on("foreign_orders", match={"call": "order.status"})
+    assert (await client.fetch_order("", SYMBOL, {"clientOrderId": "mine-1"}))["clientOrderId"] != "mine-1"
 
 
 async def test_what_the_key_may_do(exchange: Rehearsal, client: Client) -> None:

@@ -81,7 +81,7 @@ _RESULTS = (
     Kind("none_fields", Border.RESULT, "fields of the answer are null", {"fields": _FIELDS}, PLACING, chance=True),
     Kind("order_unseen", Border.RESULT, "orders and trades younger than lag_s are not shown", {"lag_s": 3.0}, _LOOKUPS, chance=True),
     Kind("ends_unfilled", Border.RESULT, "orders that filled are shown as canceled with nothing executed", {}, _STATUS, count=None),
-    Kind("foreign_orders", Border.RESULT, "orders of another account are listed", {"rows": 2, "instead": False}, _OPEN),
+    Kind("foreign_orders", Border.RESULT, "orders of another account are listed, or one of them is shown", {"rows": 2, "instead": False}, _OPEN),
     Kind("key_withdraws", Border.RESULT, "the key may withdraw", {}, _RIGHTS, count=None),
 )
 _STREAMS = (

@@ -64,7 +64,7 @@ def _ends_unfilled(armed: Armed, result: object, venue: Venue) -> object:
 
 def _foreign_orders(armed: Armed, result: object, venue: Venue) -> object:
     if not isinstance(result, list):
-        return result
+        return _foreign(FOREIGN_ID, venue)
     rows = [_foreign(FOREIGN_ID + number, venue) for number in range(round(armed.detail("rows")))]
     return rows if armed.details["instead"] else result + rows
 
