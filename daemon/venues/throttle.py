@@ -29,7 +29,7 @@ from daemon.venues.budget import (
 T = TypeVar("T")
 
 _BANNED_UNTIL = re.compile(r"banned until (\d{13})")
-_TOLD_TIMES = re.compile(r'"serverTime":\s*(\d{13}).*?"retryAfter":\s*(\d{13})')
+_TOLD_NOW, _TOLD_UNTIL = re.compile(r'"serverTime":\s*(\d{13})'), re.compile(r'"retryAfter":\s*(\d{13})')
 """What a websocket API tells in place of a Retry-After header, in milliseconds of the exchange's clock."""
 
 
@@ -60,8 +60,8 @@ def ban_seconds(error: BaseException, headers: Any) -> float | None:
     if not isinstance(error, DDoSProtection | RateLimitExceeded) or "-2015" in str(error):
         return None
     told = retry_after({name.lower(): value for name, value in dict(headers or {}).items()})
-    if told is None and (times := _TOLD_TIMES.search(str(error))):
-        told = (int(times[2]) - int(times[1])) / 1000
+    if told is None and (now := _TOLD_NOW.search(str(error))) and (until := _TOLD_UNTIL.search(str(error))):
+        told = (int(until[1]) - int(now[1])) / 1000
     if told is not None:
         return min(max(told, 0.5), LONGEST_BAN_S)
     return HARD_BAN_S if " 418 " in f" {error} " or _BANNED_UNTIL.search(str(error)) else DEFAULT_BAN_S
