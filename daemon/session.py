@@ -37,7 +37,9 @@ from daemon.latch import Latch
 from daemon.learner import LearnerClient, NoLearner
 from daemon.operating import Operator
 from daemon.publish.http import Bounds, serve
+from daemon.reconciling import Reconciler
 from daemon.recording import tape_feed
+from daemon.recovery import Recovery
 from daemon.rehearsal.config import TEST_KEY, TEST_SECRET
 from daemon.running import Account, Ending, Learner, Parts, Watcher, run, stop_on_signals
 from daemon.segments import SegmentWriter
@@ -46,9 +48,10 @@ from daemon.starting import recovered
 from daemon.state_folder import held
 from daemon.status import Status
 from daemon.venues import capabilities
-from daemon.venues.ccxt import CcxtVenue
+from daemon.venues.ccxt import CcxtVenue, VenueOptions
 from daemon.venues.client import ExchangeOptions, build_client, dials_loopback, with_stream_path
 from daemon.venues.feed import CcxtFeed, FeedOptions
+from daemon.venues.link import LinkOptions
 from daemon.venues.simulated import SimulatedVenue
 from daemon.watchdog import Charge, Watchdog
 from daemon.wiring import engine_config, frictions, learner_options
@@ -105,6 +108,8 @@ async def _session(
         async with AsyncExitStack() as stack:
             server = await stack.enter_async_context(_exchange(settings))
             address = server.base_url if server is not None else settings.exchange.base_url
+            if settings.mode == "live":
+                capabilities.refuse_unsafe(capabilities.of(settings.exchange.id, settings.exchange.capabilities))
             if settings.mode == "live" and not dials_loopback(ExchangeOptions(settings.exchange.id, address)) and not real_money:
                 raise Unsafe(
                     f"--live on {settings.exchange.id} trades real money: use --paper, or the rehearsal exchange; if you mean it, say so "
@@ -192,6 +197,13 @@ def _options(settings: Settings, server: RehearsalExchange | None) -> ExchangeOp
     return replace(reach, **keys)  # type: ignore[arg-type]  # the three secrets are text
 
 
+def _link(settings: Settings) -> LinkOptions:
+    chosen = settings.exchange
+    return LinkOptions(
+        chosen.orders_over, chosen.max_clock_offset_ms, dead_man_s=settings.safety.dead_man_s, capabilities=chosen.capabilities
+    )
+
+
 def _symbols(settings: Settings, server: RehearsalExchange | None) -> tuple[Symbol, ...]:
     """The configured symbols; on a recorded market those of them that it holds, or all that it holds."""
     wanted = tuple(Symbol(s) for s in settings.exchange.symbols)
@@ -206,7 +218,7 @@ async def _compose(settings: Settings, options: ExchangeOptions, server: Rehears
     folder, quote = settings.state_dir, Currency(settings.capital.quote)
     door = Door()
     feed = _feed(settings, options, symbols, door.now)
-    venue, opened, kept = await _venue(settings, options, server, feed, door.now)
+    venue, opened, kept, recovery = await _venue(settings, options, server, feed, door.now)
     stack.push_async_callback(venue.close)
     journal = Journal(folder, _name(door.now()), door.now(), {}, settings.journal.segment_mb << 20)
     config = engine_config(settings, symbols, journal.epoch, _exploration(settings, options))
@@ -228,6 +240,11 @@ async def _compose(settings: Settings, options: ExchangeOptions, server: Rehears
         status.details["watchdog"] = lambda: guard.status
         watchers.append(guard.run)
 
+    if isinstance(venue, CcxtVenue):
+        status.details["link"] = lambda: venue.status["link"]
+    if recovery is not None and isinstance(venue, CcxtVenue):
+        watchers.append(_reconciler(settings, venue, engine, door, operator, status, recovery).run)
+
     def in_an_emergency() -> EmergencyRecord:
         emergency.take_over(journal)
         return emergency
@@ -237,6 +254,19 @@ async def _compose(settings: Settings, options: ExchangeOptions, server: Rehears
         folder, door, engine, journal, venue, learner, status, latch, opened, stop,
         watchers=watchers, ending=_how_to_end(settings), emergency=in_an_emergency, background=asyncio.to_thread,
     )  # fmt: skip
+
+
+def _reconciler(
+    settings: Settings, venue: CcxtVenue, engine: Engine, door: Door, operator: Operator, status: Status, recovery: Recovery
+) -> Reconciler:
+    """Holds the ledger against the exchange, and answers `quartet reconcile` for the running session."""
+    reconciler = Reconciler(
+        venue, engine.ledger, door.push, lambda: door.depth, door.now, lambda reason: operator.halt({"reason": reason}),
+        interval_s=settings.safety.reconcile_s, told=recovery.differences, booked=recovery.transfers,
+    )  # fmt: skip
+    status.details["reconcile"] = reconciler.status
+    operator.answers["reconcile"] = lambda request: reconciler.apply() if request.get("apply") else reconciler.report()
+    return reconciler
 
 
 def _learner(settings: Settings, config: EngineConfig, options: ExchangeOptions, door: Door) -> Learner:
@@ -264,23 +294,23 @@ async def _settle_memory() -> None:
 
 
 async def _venue(settings: Settings, options: ExchangeOptions, server: RehearsalExchange | None, feed: CcxtFeed,
-                 clock: Callable[[], int]) -> tuple[Account, Sequence[Event], dict[str, Any]]:  # fmt: skip
-    """The mode table: the venue, what the session opens with, and what the journal keeps of it for the next start."""
+                 clock: Callable[[], int]) -> tuple[Account, Sequence[Event], dict[str, Any], Recovery | None]:  # fmt: skip
+    """The mode table: the venue, what the session opens with, what the journal keeps for the next start, and how we recovered."""
     quote, allocation = Currency(settings.capital.quote), settings.capital.allocation
     match settings.mode:
         case "paper":
             simulated = SimulatedExchange([], frictions(settings), {quote: allocation})
             feed.charge(_simulated_fees(settings, server))
-            return SimulatedVenue(feed, simulated, clock), opening.fresh(quote, allocation, {quote: allocation}), {"origin": ""}
+            return SimulatedVenue(feed, simulated, clock), opening.fresh(quote, allocation, {quote: allocation}), {"origin": ""}, None
         case "live":
-            venue = CcxtVenue(feed, options, clock, settings.instance)
+            venue = CcxtVenue(feed, options, clock, settings.instance, VenueOptions(link=_link(settings)))
             origin = opening.identity((settings.exchange.id, options.base_url or "", options.api_key)) if server is None else ""
             try:
                 recovery = await recovered(settings.state_dir, venue, quote, allocation, settings.instance, origin)
             except BaseException:
                 await venue.close()
                 raise
-            return venue, recovery.events, {"origin": origin, "opened_with": recovery.opened_with()}
+            return venue, recovery.events, {"origin": origin, "opened_with": recovery.opened_with()}, recovery
 
 
 def _simulated_fees(settings: Settings, server: RehearsalExchange | None) -> dict[Symbol, tuple[Decimal, Decimal]]:
