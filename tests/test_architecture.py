@@ -76,7 +76,7 @@ FOREIGN = table(
 )
 
 MAY_READ_A_CLOCK = frozenset({"daemon.door"})
-MAY_KNOW_MODES = frozenset({"daemon.session", "daemon.cli", "daemon.settings"})
+MAY_KNOW_MODES = frozenset({"daemon.session", "daemon.cli.trading", "daemon.cli.steering", "daemon.cli.care", "daemon.settings"})
 MAY_OPEN_FILES = frozenset({"agents.market.tape", "agents.learning.replay", "agents.learning.checkpoint", "agents.jobs"})
 MAY_AWAIT = frozenset({"agents.system.get_action"})  # kept as the users know it
 

@@ -14,6 +14,8 @@ import yaml
 from agents.core.errors import ConfigError, DataError, TradingError
 from daemon import cli, control, session
 from daemon.errors import Exit, NotRunning, TimedOut, Unsafe, exit_code
+from daemon.journal import Journal
+from daemon.latch import Latch
 from daemon.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -46,8 +48,8 @@ def traded(monkeypatch):
     """What the session was asked for; it answers with a summary."""
     asked = {}
 
-    async def trade(settings, *, duration, show):
-        asked.update(settings=settings, duration=duration, show=show)
+    async def trade(settings, *, duration, show, real_money):
+        asked.update(settings=settings, duration=duration, show=show, real_money=real_money)
         return {"session": "s1", "mode": settings.mode, "pnl": {"account": 1.5}}
 
     monkeypatch.setattr(session, "trade", trade)
@@ -160,10 +162,35 @@ def test_flags_stand_above_the_environment(capsys, traded, monkeypatch):
 def test_a_real_exchange_is_refused_for_safety(capsys, monkeypatch):
     monkeypatch.setenv("QUARTET__EXCHANGE__API_KEY", "some-key")
     monkeypatch.setenv("QUARTET__EXCHANGE__SECRET", "some-secret")
-    code, out, err = run(capsys, "trade", "--live", "--exchange", "binance", "--yes-trade-real-money")
+    code, out, err = run(capsys, "trade", "--live", "--exchange", "binance")
     assert (code, out) == (Exit.UNSAFE, "")
     assert "real" in sentence(err)
     assert "some-" not in err
+
+
+def test_an_exchange_that_lacks_what_safety_needs_is_refused_by_name_even_where_real_money_is_meant(capsys, monkeypatch):
+    monkeypatch.setenv("QUARTET__EXCHANGE__API_KEY", "some-key")
+    monkeypatch.setenv("QUARTET__EXCHANGE__SECRET", "some-secret")
+    code, out, err = run(capsys, "trade", "--live", "--exchange", "bitfinex", "--yes-trade-real-money")
+    assert (code, out) == (Exit.USAGE, "")
+    assert "bitfinex lacks" in sentence(err)
+    assert "client order id" in err
+
+
+def test_a_word_without_a_daemon_is_latched_for_the_next_session(capsys, tmp_path):
+    state = tmp_path / "state"
+    code, _, err = run(capsys, "halt", "--state", str(state))
+    assert code == Exit.NOT_RUNNING, "a folder that nobody ever used is a mistyped one"
+    assert not state.exists()
+    Journal(state, "s", 1, {}).close(0, {})
+    for word, kind in (("halt", "halt"), ("flatten", "flatten"), ("resume", "none")):
+        code, out, err = run(capsys, word, "--state", str(state), "--reason", "lunch", "--json")
+        assert (code, err) == (Exit.OK, "")
+        assert json.loads(out)["latched"] == kind
+        assert (Latch(state).read().kind, Latch(state).read().reason) == (kind, "lunch")
+    code, _, err = run(capsys, "cancel-all", "--state", str(state))
+    assert code == Exit.NOT_RUNNING
+    assert "--state" in sentence(err)
 
 
 ERRORS = [
