@@ -177,6 +177,11 @@ class Agent(Player):
     ) -> None:
         """Keep one transition. Raises NotFinite, SpecMismatch; then nothing was kept."""
         one = Transition(np.asarray(state, np.float32), np.asarray(action, np.float32), reward, np.asarray(next_state, np.float32), done, elapsed)
+        for name, values, size in (
+            ("state", one.state, self.state_dim), ("action", one.action, self.action_dim), ("next_state", one.next_state, self.state_dim),
+        ):  # fmt: skip
+            if values.size != size:
+                raise SpecMismatch(f"a transition's {name} has {values.size} numbers, expected {size}")
         for row in self._joiner.push(one, done or truncated):
             self.buffer.add(*row)
         for lens in self.lenses.values():

@@ -35,7 +35,8 @@ class NStep:
 
     def push(self, transition: Transition, ended: bool) -> list[Transition]:
         """The rows that are complete with this one; all that wait when the episode `ended`, by termination or by time limit. Raises NotFinite."""
-        if not math.isfinite(float(transition.state.sum()) + transition.reward + float(transition.next_state.sum())):
+        sums = (float(part.sum()) for part in (transition.state, transition.action, transition.next_state))
+        if not math.isfinite(sum(sums) + transition.reward + transition.elapsed):
             raise NotFinite("a transition holds a NaN or an infinity")
         self._waiting.append(transition)
         ready = []

@@ -1,15 +1,19 @@
 """Does the learner learn? Pendulum and HalfCheetah over several seeds, beside stable-baselines3; table and curves for docs/learning.md.
 
-Every run is kept as one JSON file, so that an interrupted proof goes on where it was: `make learn-proof`.
+Every run is kept as one JSON file, so that an interrupted proof goes on where it was: `make learn-proof`. Runs are played side by
+side, one thread each, the longest first.
 """
 
 import argparse
 import importlib.metadata
 import json
+import multiprocessing
+import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,9 +102,9 @@ def sb3(task: Task, seed: int) -> Iterator[list[float]]:
 PLAYERS: dict[str, Callable[[Task, int], Iterator[list[float]]]] = {"quartet": ours, "stable-baselines3": sb3}
 
 
-def play(key: str, who: str, seed: int, folder: Path) -> Run:
+def play(task: Task, key: str, who: str, seed: int, folder: Path) -> Run:
     """One run, from its file if it was finished before with the same settings."""
-    task, file = TASKS[key], folder / f"{key}-{who}-{seed}.json"
+    file = folder / f"{key}-{who}-{seed}.json"
     stamp = json.loads(json.dumps(asdict(task)))
     if file.exists():
         kept = json.loads(file.read_text())
@@ -113,7 +117,9 @@ def play(key: str, who: str, seed: int, folder: Path) -> Run:
         run.deviations.append(statistics.pstdev(found))
         run.seconds = time.perf_counter() - start
         print(f"  {key} {who} seed {seed}: {run.steps[-1]:>6} steps {run.means[-1]:>9.1f}  {run.seconds:>6.0f} s", flush=True)
-    file.write_text(json.dumps({"settings": stamp, "run": asdict(run)}, indent=1) + "\n")
+    unfinished = file.with_suffix(".part")
+    unfinished.write_text(json.dumps({"settings": stamp, "run": asdict(run)}, indent=1) + "\n")
+    unfinished.replace(file)
     return run
 
 
@@ -171,14 +177,18 @@ def main() -> int:
     parser.add_argument("--only", choices=list(TASKS), help="one task")
     parser.add_argument("--runs", type=Path, default=ROOT / "build" / "learn-proof", help="where runs are kept")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where learning.md is")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="runs side by side; default: one a processor")
     arguments = parser.parse_args()
     arguments.runs.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    runs = []
-    for key, task in TASKS.items():
-        if arguments.only in (None, key):
-            runs += [play(key, "quartet", seed, arguments.runs) for seed in range(task.seeds)]
-            runs += [play(key, "stable-baselines3", seed, arguments.runs) for seed in range(task.peers)]
+    wanted = [
+        (task, key, who, seed, arguments.runs)
+        for key, task in TASKS.items() if arguments.only in (None, key)
+        for who, seeds in (("stable-baselines3", task.peers), ("quartet", task.seeds))
+        for seed in range(seeds)
+    ]  # fmt: skip
+    wanted.sort(key=lambda one: one[0].steps, reverse=True)
+    with ProcessPoolExecutor(arguments.jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        runs = list(pool.map(play, *zip(*wanted, strict=True)))
     if arguments.only is None:
         publish(runs, arguments.docs)
     print(table(runs))

@@ -251,3 +251,42 @@ def test_what_is_not_finite_is_not_remembered(bad):
         with pytest.raises(NotFinite):
             agent.remember(*arguments, False)
     assert len(agent.buffer) == 0
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_a_bad_transition_does_not_spoil_those_that_follow(n_step):
+    agent = SACAgent(state_dim=2, action_dim=1, **{**SMALL, "n_step": n_step})
+    good = ([0, 0], [0], 1.0, [0, 0])
+    for bad in [([0], [0], 1.0, [0, 0]), ([0, 0], [0, 0], 1.0, [0, 0]), ([0, 0], [0], 1.0, [0, 0, 0])]:
+        with pytest.raises(SpecMismatch, match="a transition's"):
+            agent.remember(*bad, False)
+    with pytest.raises(NotFinite):
+        agent.remember([0, 0], [np.nan], 1.0, [0, 0], False)
+    for _ in range(4):
+        agent.remember(*good, False)
+    agent.remember(*good, True)
+    assert len(agent.buffer) == 5
+
+
+class Broken(Corridor):
+    """An environment that speaks nonsense at its twentieth step."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what, self.taken = what, 0
+
+    def step(self, action):
+        observed, reward, *ends, more = super().step(action)
+        self.taken += 1
+        if self.taken == 20:
+            observed, reward = (observed * np.nan, reward) if self.what == "observation" else (observed, np.inf)
+        return observed, reward, *ends, more
+
+
+@pytest.mark.parametrize("what", ["observation", "reward"])
+def test_an_environment_that_speaks_nonsense_is_said_and_nothing_of_it_is_kept(what):
+    agent = SACAgent(env=Broken(what), **SMALL)
+    with pytest.raises(NotFinite, match="NaN or an infinity"):
+        agent.train(1, 40)
+    assert len(agent.buffer) == 19
+    assert np.isfinite(agent.buffer.latest(100).state).all()
