@@ -80,10 +80,14 @@ class ExchangeClock:
         if not self.measurable:
             log.warning("clock_not_measurable", exchange=self._exchange.id)
             return
-        try:
-            await self.measure()
-        except (BaseError, TimeoutError, Throttled) as error:
-            raise Unreachable(f"{self._exchange.id} does not tell its time: {type(error).__name__} {error}"[:300]) from error
+        for pause in (0.2, 1.0, None):
+            try:
+                await self.measure()
+                break
+            except (BaseError, TimeoutError, Throttled) as error:
+                if pause is None:
+                    raise Unreachable(f"{self._exchange.id} does not tell its time: {type(error).__name__} {error}"[:300]) from error
+                await asyncio.sleep(pause)
         if self.beyond:
             raise ConfigError(self._sentence())
 

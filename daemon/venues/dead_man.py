@@ -14,6 +14,8 @@ log = structlog.get_logger(__name__)
 
 SHORTEST_S, LONGEST_S = 10.0, 120.0
 """What the strictest exchange that has such a switch takes."""
+STOP_S = 3.0
+"""Patience with switching it off: the end of a session does not wait longer."""
 BEATS = 3
 """Heartbeats in the time after which it fires: two may be lost."""
 
@@ -56,7 +58,8 @@ class DeadMan:
         if not self.armed:
             return
         try:
-            await self._set(0.0)
+            async with asyncio.timeout(STOP_S):
+                await self._set(0.0)
             self.armed = False
         except (BaseError, TimeoutError, Throttled) as error:
             log.error("dead_man_not_stopped", fires_in_s=self.after_s, error=f"{type(error).__name__}: {error}"[:200])

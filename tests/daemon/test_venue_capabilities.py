@@ -40,6 +40,11 @@ def test_a_strangers_id_stays_his(text: str, name: str):
         assert text.replace("-", "") == sent.replace("-", "") if name == "uuid" else text in (sent, ON_THE_WIRE.get(name, "") + sent)
 
 
+def test_a_mixture_of_two_spellings_is_a_strangers():
+    assert NAMED["letters32"].unspell("q-mainZ1Z1Z0") == "q-mainZ1Z1Z0"
+    assert NAMED["letters32"].unspell("qZmainZ01Z1Z0") == "qZmainZ01Z1Z0"
+
+
 def test_spellings_are_what_the_exchanges_document():
     order_id = client_order_id("main", 3, 4711, 2)
     assert order_id == "q-main-3-3mv-2"

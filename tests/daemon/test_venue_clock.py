@@ -135,6 +135,14 @@ async def test_an_exchange_that_does_not_tell_its_time_is_unreachable():
             await link.start()
 
 
+async def test_one_lost_answer_at_the_start_is_no_reason_to_stay_away():
+    async with account() as (server, _, link):
+        lost = [error(-1000, "no", 500)]
+        server.refuse["time"] = lambda: (server.refuse.pop("time"), lost.pop())[1]
+        await link.start()
+        assert link.clock.usable
+
+
 async def test_a_refused_time_stops_new_orders_until_it_is_measured_again_at_once():
     async with account(HOUR_MS * 2) as (server, _, link):
         await link.start()
