@@ -25,6 +25,7 @@ from agents.core.events import (
     stamped,
 )
 from agents.core.instruments import NS, Currency, Side, Symbol
+from agents.core.ledger import Order
 from agents.core.orders import Amend, Cancel, Command, OrderId, OrderState, Place, TimeInForce
 from agents.desk.decision import Effects
 from agents.desk.gate import is_stop
@@ -37,11 +38,15 @@ USDT = Currency("USDT")
 S = OrderState
 
 
+def orders(world: World) -> list[Order]:
+    return world.engine.ledger.live_orders()
+
+
 @cache
 def warm(stop_orders: bool) -> tuple[Engine, int]:
     """An engine that has traded for a while, and the time it has; to be copied."""
     world = World(stop_orders=stop_orders)
-    world.until(lambda: len(world.engine.held()) == 2 and len(world.engine.ledger.live_orders()) > 2)
+    world.until(lambda: len(world.engine.held()) == 2 and len(orders(world)) > 2 and all(o.state is S.OPEN for o in orders(world)))
     del world.engine.step
     return world.engine, world.now
 
