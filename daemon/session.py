@@ -9,11 +9,10 @@
 import asyncio
 import gc
 import platform
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, replace
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict
 from datetime import UTC, datetime
-from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -23,24 +22,24 @@ import structlog
 
 from agents.core.errors import ConfigError
 from agents.core.events import UNSTAMPED, CancelAll, Event, NewWeights
-from agents.core.instruments import NS, Currency, Symbol
+from agents.core.instruments import NS, Currency
 from agents.desk.decision import EngineConfig
 from agents.engine import Engine
 from agents.market.exchange import SimulatedExchange
-from daemon import kill_path, opening
+from daemon import by_hand, kill_path, opening
 from daemon.door import Door
 from daemon.emergency import EmergencyRecord
 from daemon.errors import TimedOut, Unsafe
-from daemon.exchange_process import RehearsalExchange, rehearsal_exchange
+from daemon.exchange_process import RehearsalExchange
 from daemon.journal import Journal
 from daemon.latch import Latch
 from daemon.learner import LearnerClient, NoLearner
+from daemon.marketplace import account_of, feed_of, options_of, origin_of, rehearsing, simulated_fees, symbols_of
 from daemon.operating import Operator
 from daemon.publish.http import Bounds, serve
 from daemon.reconciling import Reconciler
 from daemon.recording import tape_feed
 from daemon.recovery import Recovery
-from daemon.rehearsal.config import TEST_KEY, TEST_SECRET
 from daemon.running import Account, Ending, Learner, Parts, Watcher, run, stop_on_signals
 from daemon.segments import SegmentWriter
 from daemon.settings import Settings
@@ -48,10 +47,9 @@ from daemon.starting import recovered
 from daemon.state_folder import held
 from daemon.status import Status
 from daemon.venues import capabilities
-from daemon.venues.ccxt import CcxtVenue, VenueOptions
-from daemon.venues.client import ExchangeOptions, build_client, dials_loopback, with_stream_path
-from daemon.venues.feed import CcxtFeed, FeedOptions
-from daemon.venues.link import LinkOptions
+from daemon.venues.ccxt import CcxtVenue
+from daemon.venues.client import ExchangeOptions, dials_loopback, with_stream_path
+from daemon.venues.feed import CcxtFeed
 from daemon.venues.simulated import SimulatedVenue
 from daemon.watchdog import Charge, Watchdog
 from daemon.wiring import engine_config, frictions, learner_options
@@ -106,7 +104,7 @@ async def _session(
     """One session with further watchers `besides`."""
     with held(settings.state_dir):
         async with AsyncExitStack() as stack:
-            server = await stack.enter_async_context(_exchange(settings))
+            server = await stack.enter_async_context(rehearsing(settings))
             address = server.base_url if server is not None else settings.exchange.base_url
             if settings.mode == "live":
                 capabilities.refuse_unsafe(capabilities.of(settings.exchange.id, settings.exchange.capabilities))
@@ -115,11 +113,36 @@ async def _session(
                     f"--live on {settings.exchange.id} trades real money: use --paper, or the rehearsal exchange; if you mean it, say so "
                     "with --yes-trade-real-money"
                 )
-            options = await with_stream_path(_options(settings, server))
+            options = await with_stream_path(options_of(settings, server))
             parts = await _compose(settings, options, server, stack)
             parts.watchers += [watcher(parts) for watcher in besides]
             stop_on_signals(parts.stop)
             return await run(parts, duration, show)
+
+
+async def reconcile(settings: Settings, *, apply: bool) -> dict[str, Any]:
+    """With no daemon running: what the next start would find and do on the account; with `apply` it is done and booked.
+
+    Raises Unsafe where the account dies with the rehearsal exchange, Occupied where a daemon holds the folder.
+    """
+    with held(settings.state_dir):
+        if settings.exchange.id == "rehearsal" and settings.exchange.base_url is None:
+            raise Unsafe("the rehearsal exchange starts afresh with each session: name a running one by exchange.base_url")
+        capabilities.refuse_unsafe(capabilities.of(settings.exchange.id, settings.exchange.capabilities))
+        options = await with_stream_path(options_of(settings, None))
+        door, symbols = Door(), symbols_of(settings, None)
+        venue = account_of(settings, options, feed_of(settings, options, symbols, door.now), door.now)
+
+        def describe(epoch: int) -> Mapping[str, Any]:
+            return {"engine": asdict(engine_config(settings, symbols, epoch, 0.0)), "settings": settings.public(), "versions": _versions()}
+
+        try:
+            return await by_hand.reconcile(
+                settings.state_dir, venue, Currency(settings.capital.quote), settings.capital.allocation, settings.instance,
+                origin_of(settings, options, None), apply=apply, door=door, describe=describe,
+            )  # fmt: skip
+        finally:
+            await venue.close()
 
 
 async def record(settings: Settings, out: Path | None, *, duration: float | None = None) -> dict[str, Any]:
@@ -132,10 +155,10 @@ async def record(settings: Settings, out: Path | None, *, duration: float | None
         raise ConfigError(f"{folder} holds a tape already: name a new folder")
     async with AsyncExitStack() as stack:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
-        server = await stack.enter_async_context(_exchange(settings))
-        options = await with_stream_path(_options(settings, server))
+        server = await stack.enter_async_context(rehearsing(settings))
+        options = await with_stream_path(options_of(settings, server))
         door, stop = Door(), asyncio.Event()
-        feed = _feed(settings, options, _symbols(settings, server), door.now)
+        feed = feed_of(settings, options, symbols_of(settings, server), door.now)
         stop_on_signals(stop)
         writer = SegmentWriter(folder, settings.journal.segment_mb << 20)
         return await tape_feed(feed.events(), door, writer, stop, duration, _ending(server, stop))
@@ -152,72 +175,11 @@ def _ending(server: RehearsalExchange | None, stop: asyncio.Event) -> Callable[[
     return market_over
 
 
-@asynccontextmanager
-async def _exchange(settings: Settings) -> AsyncIterator[RehearsalExchange | None]:
-    """The built-in exchange as a process of its own, where it is wanted and no other server is named."""
-    chosen = settings.exchange
-    if chosen.id != "rehearsal" or chosen.base_url is not None:
-        if settings.rehearsal.data is not None:
-            raise ConfigError(
-                "rehearsal.data (--data) is served by the rehearsal exchange: leave exchange.base_url out and exchange.id at rehearsal"
-            )
-        yield None
-        return
-    rehearsal = settings.rehearsal
-    arguments = ["--seed", str(rehearsal.seed)]
-    if rehearsal.trade_rate is not None:
-        arguments += ["--trade-rate", str(rehearsal.trade_rate)]
-    for currency, amount in rehearsal.balances.items():
-        arguments += ["--balance", f"{currency}={amount}"]
-    if rehearsal.data is not None:
-        arguments += ["--data", str(rehearsal.data), "--speed", "1"]
-    else:
-        arguments += ["--speed", str(rehearsal.speed), "--symbols", ",".join(chosen.symbols)]
-    async with rehearsal_exchange(arguments, settings.state_dir / "rehearsal.log") as server:
-        yield server
-
-
-def _options(settings: Settings, server: RehearsalExchange | None) -> ExchangeOptions:
-    """Where and, in live mode only, with which keys."""
-    chosen = settings.exchange
-    keys: dict[str, str] = {}
-    if settings.mode == "live":
-        held_keys = {"api_key": chosen.api_key, "secret": chosen.secret, "password": chosen.password}
-        keys = {name: value.get_secret_value() for name, value in held_keys.items() if value is not None}
-        if server is not None:
-            keys = {"api_key": server.api_key, "secret": server.secret}
-        elif not keys and chosen.id == "rehearsal":
-            keys = {"api_key": TEST_KEY, "secret": TEST_SECRET}  # known to everybody, good on loopback only
-        if not keys.get("api_key") or not keys.get("secret"):
-            raise ConfigError(
-                "exchange.api_key and exchange.secret are needed to trade live: set QUARTET__EXCHANGE__API_KEY and QUARTET__EXCHANGE__SECRET"
-            )
-    base_url = server.base_url if server is not None else chosen.base_url
-    reach = ExchangeOptions(chosen.id, base_url, chosen.ca_file, timeout_ms=chosen.timeout_ms, weight_share=chosen.weight_share)
-    return replace(reach, **keys)  # type: ignore[arg-type]  # the three secrets are text
-
-
-def _link(settings: Settings) -> LinkOptions:
-    chosen = settings.exchange
-    return LinkOptions(
-        chosen.orders_over, chosen.max_clock_offset_ms, dead_man_s=settings.safety.dead_man_s, capabilities=chosen.capabilities
-    )
-
-
-def _symbols(settings: Settings, server: RehearsalExchange | None) -> tuple[Symbol, ...]:
-    """The configured symbols; on a recorded market those of them that it holds, or all that it holds."""
-    wanted = tuple(Symbol(s) for s in settings.exchange.symbols)
-    if server is None or not server.symbols:
-        return wanted
-    there = tuple(Symbol(s) for s in server.symbols)
-    return tuple(s for s in wanted if s in there) or there
-
-
 async def _compose(settings: Settings, options: ExchangeOptions, server: RehearsalExchange | None, stack: AsyncExitStack) -> Parts:
-    symbols = _symbols(settings, server)
+    symbols = symbols_of(settings, server)
     folder, quote = settings.state_dir, Currency(settings.capital.quote)
     door = Door()
-    feed = _feed(settings, options, symbols, door.now)
+    feed = feed_of(settings, options, symbols, door.now)
     venue, opened, kept, recovery = await _venue(settings, options, server, feed, door.now)
     stack.push_async_callback(venue.close)
     journal = Journal(folder, _name(door.now()), door.now(), {}, settings.journal.segment_mb << 20)
@@ -300,11 +262,10 @@ async def _venue(settings: Settings, options: ExchangeOptions, server: Rehearsal
     match settings.mode:
         case "paper":
             simulated = SimulatedExchange([], frictions(settings), {quote: allocation})
-            feed.charge(_simulated_fees(settings, server))
+            feed.charge(simulated_fees(settings, server))
             return SimulatedVenue(feed, simulated, clock), opening.fresh(quote, allocation, {quote: allocation}), {"origin": ""}, None
         case "live":
-            venue = CcxtVenue(feed, options, clock, settings.instance, VenueOptions(link=_link(settings)))
-            origin = opening.identity((settings.exchange.id, options.base_url or "", options.api_key)) if server is None else ""
+            venue, origin = account_of(settings, options, feed, clock), origin_of(settings, options, server)
             try:
                 recovery = await recovered(settings.state_dir, venue, quote, allocation, settings.instance, origin)
             except BaseException:
@@ -313,27 +274,9 @@ async def _venue(settings: Settings, options: ExchangeOptions, server: Rehearsal
             return venue, recovery.events, {"origin": origin, "opened_with": recovery.opened_with()}, recovery
 
 
-def _simulated_fees(settings: Settings, server: RehearsalExchange | None) -> dict[Symbol, tuple[Decimal, Decimal]]:
-    """What simulated fills pay, where it is known better than by the exchange's public rates: the engine must know it too."""
-    base, paper = dict(server.fees) if server is not None else {}, settings.paper
-    given = [None if bps is None else Decimal(repr(bps)) / 10_000 for bps in (paper.maker_fee_bps, paper.taker_fee_bps)]
-    if given == [None, None]:
-        return base
-    public = (Decimal("0.001"), Decimal("0.001"))
-    symbols = [Symbol(s) for s in (server.symbols if server is not None else settings.exchange.symbols)]
-    return {s: tuple(g if g is not None else b for g, b in zip(given, base.get(s, public), strict=True)) for s in symbols}  # type: ignore[misc]  # pairs stay pairs
-
-
 def _exploration(settings: Settings, options: ExchangeOptions) -> float:
     """Nobody experiments with real money."""
     return settings.reinforcement_learning.exploration if settings.mode == "paper" or dials_loopback(options) else 0.0
-
-
-def _feed(settings: Settings, options: ExchangeOptions, symbols: tuple[Symbol, ...], clock: Callable[[], int]) -> CcxtFeed:
-    public = options.without_keys()
-    able = capabilities.of(options.id, settings.exchange.capabilities)
-    reading = FeedOptions(depth=settings.feed.depth, stop_orders=able.stop_orders, reload_s=settings.feed.reload_markets_h * 3600)
-    return CcxtFeed(lambda: build_client(public), symbols, clock, reading)
 
 
 def _name(now: int) -> str:

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from daemon.cli.app import CARE, LOOK, Config, Json, Set, State, app, run, settings_of, speak, tell
-from daemon.errors import Exit
+from daemon.cli.app import CARE, LOOK, Config, Json, Set, State, app, ask, run, settings_of, speak, tell
+from daemon.errors import Exit, NotRunning
 
 
 @app.command(rich_help_panel=LOOK)
@@ -41,6 +41,33 @@ def doctor(
     found = run(room.examine(settings))
     _say(found, room.render(found), as_json)
     if found["state"] == "fail":
+        raise typer.Exit(Exit.FAILED)
+
+
+@app.command(rich_help_panel=CARE)
+def reconcile(
+    apply: Annotated[bool, typer.Option("--apply", help="Book what nothing explains as it is on the exchange, and cancel stray orders.")] = False,
+    state: State = None,
+    config: Config = None,
+    assignments: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Hold the books against the exchange and say what differs; with --apply put them right.
+
+    Asks the running daemon; where none runs it looks at the account itself. Exit code 1 while something is unexplained.
+    """
+    from daemon import by_hand
+
+    settings = settings_of(config, {"state_dir": state, "mode": "live"}, assignments)
+    try:
+        found = ask("reconcile", state, config, apply=apply)
+    except NotRunning:
+        speak(settings)
+        from daemon import session
+
+        found = run(session.reconcile(settings, apply=apply))
+    _say(found, by_hand.render(found), as_json)
+    if not (found.get("clean") or found.get("applied")):
         raise typer.Exit(Exit.FAILED)
 
 
