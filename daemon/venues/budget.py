@@ -21,9 +21,8 @@ from daemon.venues.shared_window import SLOTS, PrivateWindow, SharedWindow, fold
 
 log = structlog.get_logger(__name__)
 
-SHORT_WINDOW_S = 10.0
-"""ccxt's windows of a minute are a default for most exchanges; only where the exchange itself counts by the minute a whole one may
-be spent at once."""
+UNKNOWN_WINDOW_S, CCXT_DEFAULT_S = 1.0, 60.0
+"""ccxt's window of a minute is its default: where the exchange is not known to count by the minute, a minute's calls are not spent at once."""
 WEIGHT_PER_COST = {"binance": 5.0}
 """Units of the exchange's own weight in one unit of ccxt's cost, where they differ."""
 ORDER_PATIENCE_S = 1.0
@@ -143,8 +142,8 @@ def budget_for(exchange: Any, host: str, share: float, place: Path | None) -> Bu
     found = _BUDGETS.get((host, place))
     if found is None:
         window_s = float(getattr(exchange, "rollingWindowSize", 0) or 0) / 1000 or 2.0
-        own = exchange.id.startswith("binance")
-        window_s = window_s if own else min(window_s, SHORT_WINDOW_S)
+        if window_s == CCXT_DEFAULT_S and not exchange.id.startswith("binance"):
+            window_s = UNKNOWN_WINDOW_S
         found = Budget(host, max(window_s * 1000 / exchange.rateLimit, 1.0), window_s, share, place)
         found.weight_per_cost = WEIGHT_PER_COST.get(exchange.id, 1.0)
         _BUDGETS[host, place] = found

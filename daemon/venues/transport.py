@@ -27,6 +27,10 @@ from daemon.venues.throttle import Throttle
 
 log = structlog.get_logger(__name__)
 
+ANSWER_S = 5.0
+"""A websocket that works answers in a fraction of a second; what it leaves open is looked up over REST, so the wait is short."""
+BINANCE_ORDER_COST = 0.2
+"""Weight 1 in ccxt's units; elsewhere a whole unit is taken."""
 AUTO, WEBSOCKET, REST = "auto", "websocket", "rest"
 
 
@@ -149,8 +153,9 @@ class OrderTransport:
 
         async def request() -> Any:
             if exchange.enableRateLimit:
-                await exchange.throttle(1.0)
-            return await watched(lambda: method(*arguments))
+                await exchange.throttle(BINANCE_ORDER_COST if self._native else 1.0)
+            async with asyncio.timeout(ANSWER_S):
+                return await watched(lambda: method(*arguments))
 
         self._talks += 1
         token = _TALK.set(talk)

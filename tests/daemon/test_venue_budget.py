@@ -301,7 +301,7 @@ async def test_a_real_exchange_shares_its_file_between_objects_and_processes(tmp
 
 
 async def test_windows_are_the_exchanges_own_where_ccxt_knows_them():
-    for name, limit, window_s in (("binance", 1200, 60), ("kraken", 10, 10), ("okx", 2000 / 110, 2), ("cryptocom", 1000, 10)):
+    for name, limit, window_s in (("binance", 1200, 60), ("kraken", 10, 10), ("okx", 2000 / 110, 2), ("cryptocom", 100, 1), ("bybit", 250, 5)):
         exchange = getattr(ccxt.async_support, name)()
         kept = budget_for(exchange, f"{name}.test", 0.8, None)
         assert (kept.limit, kept.window_s) == (pytest.approx(limit), window_s)
