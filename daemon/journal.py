@@ -339,9 +339,10 @@ class JournalReader:
             if row.cut is not None and seq > row.cut:
                 return
             if expected is not None and seq != expected:
-                if row.summary is None and self._last_acted(row.epoch) < expected:
+                if row.summary is None and seq > expected > self._last_acted(row.epoch):
                     return
-                raise DataError(f"session {row.name}: facts {expected} to {seq - 1} are missing from journal and tape")
+                what = f"facts {expected} to {seq - 1} are missing from" if seq > expected else f"fact {seq} stands twice in"
+                raise DataError(f"session {row.name}: {what} journal and tape")
             expected = seq + 1
             yield event
         self._require_whole(row, 0 if expected is None else expected - 1)

@@ -23,7 +23,7 @@ from agents.core.orders import OrderId, OrderState, Place
 from daemon import store
 from daemon.committed import Committed
 from daemon.journal import Journal, JournalReader
-from daemon.segments import RecordFailed, SegmentWriter, compress, read
+from daemon.segments import RecordFailed, SegmentWriter, compress, read, segments_of
 from daemon.store import NAME, open_store
 
 BTC = Symbol("BTC/USDT")
@@ -179,7 +179,11 @@ def test_a_segment_that_a_crash_left_in_two_forms_counts_once(folders: dict[str,
     content = running.read_bytes()
     compress(running)
     running.write_bytes(content)
+    assert [path.suffix for path in segments_of(running.parent)] == [".zst"]
     assert everything(killed) == everything(folders["logged"])
+    (running.parent / "000000000999.jsonl").write_bytes(content)  # the same rows once more, under a later name
+    with pytest.raises(DataError, match="fact 2 stands twice"):
+        everything(killed)
 
 
 def test_a_write_that_stops_half_way_leaves_no_half_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,6 +347,23 @@ def test_a_damaged_older_journal_is_not_migrated(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is damaged .*restore the latest backup"):
         open_store(tmp_path / "state")
     assert path.read_bytes() == bytes(content)
+
+
+def test_an_older_journal_whose_index_lies_is_not_migrated(tmp_path: Path) -> None:
+    rows = first_version(tmp_path / "state")
+    path = tmp_path / "state" / NAME
+    with closing(sqlite3.connect(path)) as made:
+        (root,) = made.execute("SELECT rootpage FROM sqlite_master WHERE name = 'ix_facts_kind'").fetchone()
+        (size,) = made.execute("PRAGMA page_size").fetchone()
+    content = bytearray(path.read_bytes())
+    page = slice((root - 1) * size, root * size)
+    content[page] = content[page].replace(b"OrderUpdate", b"OrderUpdatf", 1)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"is damaged .*index.*restore the latest backup"):
+        open_store(tmp_path / "state")
+    assert not list((tmp_path / "state").glob("*.bak")) and not list((tmp_path / "state").glob("*.part"))
+    with closing(sqlite3.connect(path)) as now:
+        assert rows_of(now) == rows and now.execute("PRAGMA user_version").fetchone() == (1,)
 
 
 def test_alembic_is_loaded_for_an_older_journal_only(tmp_path: Path) -> None:
