@@ -37,11 +37,25 @@ async def soon(awaitable: Any) -> Any:
 
 
 async def hangs(watch: Any) -> bool:
-    """Whether a watch says nothing for as long as no stream of this market pauses; it is left waiting, as cancelling poisons others."""
-    task = asyncio.ensure_future(watch)
+    """Whether a watch says nothing for a while; it is left waiting, as cancelling poisons others."""
+    task = _left_alone(watch)
     done, _ = await asyncio.wait({task}, timeout=SILENCE)
-    task.add_done_callback(lambda task: task.cancelled() or task.exception())
     return not done
+
+
+async def hangs_alone(exchange: Rehearsal, stream: str, watch: Any) -> bool:
+    """Whether a watch says nothing while somebody else hears three messages of its stream."""
+    async with aiohttp.ClientSession() as session, session.ws_connect(f"ws://127.0.0.1:{exchange.port}/ws/{stream}") as other:
+        task = _left_alone(watch)
+        for _ in range(3):
+            await soon(other.receive_json())
+        return not task.done()
+
+
+def _left_alone(watch: Any) -> asyncio.Future[Any]:
+    task: asyncio.Future[Any] = asyncio.ensure_future(watch)
+    task.add_done_callback(lambda task: task.cancelled() or task.exception())
+    return task
 
 
 async def failure(watch: Callable[[], Any]) -> Any:
@@ -112,8 +126,9 @@ async def test_a_malformed_message_hangs_the_stream_and_nobody_is_told(
     async with asyncio.timeout(QUIET):
         while not await exchange.faults.struck(fault):
             await asyncio.wait({asyncio.ensure_future(next_one())}, timeout=0.05)
+    stream = f"{MARKET_ID.lower()}@{'trade' if watch == 'trades' else 'kline_1m'}"
     async with asyncio.timeout(QUIET):
-        while not await hangs(next_one()):
+        while not await hangs_alone(exchange, stream, next_one()):
             pass
     assert all(connection.connected for connection in client.clients.values())
 
