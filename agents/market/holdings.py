@@ -7,7 +7,7 @@ from math import isfinite
 import numpy as np
 import numpy.typing as npt
 
-from agents.core.instruments import Side, Symbol
+from agents.core.instruments import ZERO, Side, Symbol
 from agents.core.ledger import Ledger, Order
 from agents.market.book import Book
 from agents.market.columns import AGENTS, RISK_WISH, WISH_COLUMNS
@@ -74,6 +74,8 @@ class Holdings:
     def _position(self, number: int, symbol: Symbol, mark: float) -> tuple[float, ...]:
         ledger = self.ledger
         buy, sell = ledger.working(symbol)
+        # A stop that sleeps on the exchange is insurance, not a sale on its way: nobody shall learn to count with it.
+        sell -= sum((o.remaining for o in ledger.live_orders(symbol) if o.live and o.place.trigger_price is not None), ZERO)
         average = float(ledger.average_price(symbol))
         instrument = ledger.instruments.get(symbol)
         maker, taker = (float(instrument.maker_fee), float(instrument.taker_fee)) if instrument is not None else (FEE, FEE)

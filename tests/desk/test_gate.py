@@ -9,7 +9,7 @@ from agents.core.instruments import Side, Symbol
 from agents.core.orders import OrderId, OrderState, Place
 from agents.desk.gate import Standing, free_inventory, gate, is_quote
 from agents.desk.limits import Limits
-from tests.desk.world import BTC, World
+from tests.desk.world import BTC, ETH, World
 
 LIMITS = Limits(max_order_notional=0.2)
 
@@ -102,3 +102,45 @@ def test_quotes_are_told_by_kind_and_owner():
     assert not is_quote(place(shares=(("market_making", 1.0),)))
     assert not is_quote(place(post_only=True, shares=(("market_making", 1.0), ("house", 0.0))))
     assert not is_quote(place(post_only=True))
+
+
+# -- stops -------------------------------------------------------------------------------------------------------------
+
+
+def stop(quantity="0.01", trigger="48500", **changes):
+    return replace(place(Side.SELL, quantity, None), **{"reduce_only": True, "trigger_price": Decimal(trigger), **changes})
+
+
+@pytest.mark.parametrize(
+    ("order", "reason"),
+    [
+        (stop(), None),
+        (stop("0.02"), None),
+        (stop("0.02001"), "exceeds_inventory"),
+        (stop(side=Side.BUY), "stop_must_reduce"),
+        (stop(reduce_only=False), "stop_must_reduce"),
+        (stop(trigger="48500.005"), "price_off_tick"),
+        (stop(trigger="NaN"), "not_finite"),
+        (stop(trigger="50000"), "would_trigger"),
+        (stop("0.0001"), "below_min_notional"),
+        (stop(price=Decimal(48500)), None),
+        (stop(price=Decimal(47530)), None),
+        (stop(price=Decimal("47529.99")), "price_collar"),
+        (stop(price=Decimal("48500.01")), "price_collar"),
+        (stop(price=Decimal("48000.001")), "price_off_tick"),
+    ],
+)
+def test_a_stop_may_be_a_market_order_and_reduces_what_is_free(order, reason):
+    world = World()
+    world.own(BTC, 0.1)
+    assert verdict(order, world, halted=True, open_count=10**6, rate_left=0) == reason
+
+
+def test_a_stop_needs_a_mark_and_sleeps_where_no_order_of_ours_meets_it():
+    world = World()
+    world.own(BTC, 0.1)
+    blind = World(symbols=(BTC,))
+    blind.market = type(world.market)((ETH,))
+    assert verdict(stop(), blind) == "no_mark"
+    world.record([replace(stop(), order_id=OrderId("q-x-1-1-9"))])
+    assert verdict(place(quantity="0.01", price="50500"), world) is None

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from agents.core.events import FeedGap, Stamp
 from agents.core.instruments import Side
-from agents.core.orders import Cancel, OrderState, Place, TimeInForce
+from agents.core.orders import Cancel, OrderId, OrderState, Place, TimeInForce
 from agents.desk.limits import Limits
-from agents.desk.safety import cancel_all, flatten, is_flat, wind_down
+from agents.desk.safety import cancel_all, dust, flatten, is_flat, loose_ends, wind_down
 from tests.desk.world import BTC, ETH, SOL, World
 
 LIMITS = Limits()
@@ -104,6 +104,48 @@ def test_dust_is_flat():
     assert world.ledger.position(SOL) == Decimal("0.04") and is_flat(world.market, world.ledger, LIMITS)
     world.own(SOL, 0.0004)
     assert not is_flat(world.market, world.ledger, LIMITS)
+
+
+def test_stops_stay_where_they_shall_and_only_those_that_rest_are_no_loose_end():
+    world = World()
+    world.own(BTC, 0.1)
+    stop = Place(OrderId("q-test-1-9-0"), BTC, Side.SELL, Decimal("0.01"), None, reduce_only=True, trigger_price=Decimal(48000))
+    world.record([stop])
+    other = world.order(ETH, Side.BUY, "0.1", "2000")
+    assert cancel_all(world.ledger, keep_stops=True) == [Cancel(other, ETH)]
+    assert len(cancel_all(world.ledger)) == 2
+    assert len(loose_ends(world.ledger, keep_stops=True)) == 2, "the exchange has not confirmed the stop"
+    world.update(stop.order_id, OrderState.OPEN)
+    assert [o.place.order_id for o in loose_ends(world.ledger, keep_stops=True)] == [other]
+    assert len(loose_ends(world.ledger)) == 2
+
+
+def test_flatten_can_be_kept_to_some_symbols():
+    world = World()
+    world.own(BTC, 0.05)
+    world.own(ETH, 0.05)
+    assert [p.symbol for p in flatten(world.market, world.ledger, LIMITS, world.context(), only={ETH})] == [ETH]
+    assert flatten(world.market, world.ledger, LIMITS, world.context(), only=()) == []
+
+
+def test_a_cancel_that_is_never_answered_is_asked_again_and_waited_for_no_longer():
+    world = World()
+    world.own(BTC, 0.1)
+    bid = world.order(BTC, Side.BUY, "0.001", "49900")
+    world.record(wind_down(world.market, world.ledger, LIMITS, world.context()))
+    world.later(9)
+    assert wind_down(world.market, world.ledger, LIMITS, world.context()) == []
+    world.later(2)
+    cancel, sell = wind_down(world.market, world.ledger, LIMITS, world.context())
+    assert cancel == Cancel(bid, BTC) and sell.side is Side.SELL
+
+
+def test_dust_is_named():
+    world = World()
+    world.own(SOL, 0.0004)
+    world.own(BTC, 0.1)
+    assert dust(world.market, world.ledger, LIMITS) == {SOL: Decimal("0.04")}
+    assert dust(type(world.market)((ETH,)), world.ledger, LIMITS) == {}, "without a price nothing is called dust"
 
 
 @settings(max_examples=60, deadline=None)

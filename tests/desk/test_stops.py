@@ -2,7 +2,10 @@
 
 from decimal import Decimal
 
-from agents.desk.stops import Stops
+import pytest
+
+from agents.core.instruments import Side
+from agents.desk.stops import AT_ONCE, Stops
 from agents.desk.wishes import LongTermWish
 from tests.desk.world import BTC, World
 
@@ -43,3 +46,52 @@ def test_without_a_position_nothing_is_stopped():
     target = world.target({BTC: 0.1})
     assert stops.cut(target) is target
     assert stops.levels(world.at) == {}
+
+
+def test_where_a_stop_rests_its_trigger_says_when_it_is_hit():
+    world, stops, target = held()
+    resting = {BTC: 48_000.0}
+    world.book(BTC, "48500")
+    stops.watch(world.market, world.ledger, resting)
+    assert stops.cut(target) is target, "below the level, above the trigger"
+    world.book(BTC, "47990")
+    stops.watch(world.market, world.ledger, resting)
+    assert stops.hits() == {BTC}
+    assert stops.cut(target).styles == target.styles
+    assert stops.cut(target, {BTC}).styles[BTC] == AT_ONCE
+
+
+def test_only_those_that_are_asked_for_are_watched():
+    world, stops, _ = held()
+    world.book(BTC, "40000")
+    stops.watch(world.market, world.ledger, only=())
+    assert stops.hits() == frozenset()
+    stops.watch(world.market, world.ledger, only={BTC})
+    assert stops.hits() == {BTC}
+
+
+def test_a_stop_that_the_exchange_fired_counts_as_hit_until_the_agent_speaks():
+    _, stops, target = held()
+    stops.fire(BTC)
+    assert stops.cut(target).weights[BTC] == 0.0
+    stops.wish(wish(0.02))
+    assert stops.hits() == frozenset()
+    silent = Stops()
+    silent.fire(BTC)
+    assert silent.cut(target).weights[BTC] == 0.0, "also where nobody has spoken yet"
+
+
+def test_the_trigger_of_an_earlier_session_is_where_the_trailing_goes_on():
+    world, stops = World(), Stops()
+    world.own(BTC, 0.1)
+    stops.adopt(BTC, 49_500.0)
+    stops.wish(wish(0.02))
+    stops.watch(world.market, world.ledger)
+    assert stops.prices()[BTC].price == pytest.approx(49_500.0) and stops.prices()[BTC].distance == 0.02
+    assert not stops.hits()
+    world.fill(world.order(BTC, Side.SELL, world.ledger.position(BTC), "50000"))
+    stops.watch(world.market, world.ledger)
+    assert stops.prices() == {}
+    world.own(BTC, 0.1)
+    stops.watch(world.market, world.ledger)
+    assert stops.prices()[BTC].price == pytest.approx(49_000.0), "a new position starts anew"
