@@ -17,6 +17,7 @@ from daemon.rehearsal.config import TEST_KEY, TEST_SECRET
 from daemon.rehearsal.floor import Floor
 from daemon.rehearsal.limits import Budget
 from daemon.rehearsal.market import Markets
+from daemon.rehearsal.orders import OPEN_STATES
 from daemon.rehearsal.protocol import Access
 from daemon.rehearsal.publisher import Publisher
 from daemon.rehearsal.streams import Hub
@@ -26,6 +27,8 @@ from daemon.rehearsal.venue import Venue
 HISTORY_DAYS = 3
 WEIGHT_A_MINUTE = 6000
 ORDERS_IN_TEN_SECONDS = 100
+KEPT_BALANCES = 120
+"""Balances of as many ticks are remembered, for queries that are behind."""
 
 
 class ShortPast:
@@ -64,11 +67,36 @@ class Exchange:
         self.matching = SimulatedExchange(listed, Frictions(fee_currency="received"), held)
         self.markets = Markets(self.instruments, self.source.start, self.source)
         self.users, self.hub = UserStreams(), Hub()
-        self.account = Account(self.matching, self.markets, self.real_ms, self.users.emit, self.source.absorb)
+        self.account = Account(self.matching, self.markets, self.real_ms, self._emit, self.source.absorb)
         self._floor = Floor(self.source, self.matching, self.markets, self.account)
         self._publisher = Publisher(self.hub, self.markets)
         budget = Budget(WEIGHT_A_MINUTE, ORDERS_IN_TEN_SECONDS, self.real_ms)
         self.venue = Venue(self.markets, self.account, budget, Access(TEST_KEY, TEST_SECRET, self.real_ms), self.real_ms)
+
+        self._past: dict[int, list[tuple[int, dict[str, object]]]] = {}
+        """Each order's record after each change, with the exchange's clock (ns): for queries that are behind."""
+        self._money: list[tuple[int, list[tuple[Currency, Decimal, Decimal]]]] = []
+
+    def _emit(self, event: dict[str, object]) -> None:
+        """An event of the account, on its way to whoever listens."""
+        self.users.emit(event)
+        if event.get("e") == "executionReport":
+            order = self.account.find(str(event["s"]), int(str(event["i"])), None)
+            if order is not None:
+                self._past.setdefault(order.order_id, []).append((self._clock_ns(), order.row()))
+
+    def order_as_of(self, order_id: int, when: int) -> dict[str, object] | None:
+        """An order's record as it was at a time of the exchange's clock (ns), or None before it was there."""
+        return next((row for at, row in reversed(self._past.get(order_id, [])) if at <= when), None)
+
+    def orders_as_of(self, market_id: str | None, when: int) -> list[dict[str, object]]:
+        """The records of the orders that were open then."""
+        rows = [self.order_as_of(order_id, when) for order_id in self._past]
+        return [row for row in rows if row is not None and row["status"] in OPEN_STATES and market_id in (None, row["symbol"])]
+
+    def balances_as_of(self, when: int) -> list[tuple[Currency, Decimal, Decimal]] | None:
+        """(currency, free, locked) as they were then; None where that is no longer known."""
+        return next((rows for at, rows in reversed(self._money) if at <= when), None)
 
     def real_ms(self) -> int:
         """The exchange's wall clock in milliseconds."""
@@ -79,3 +107,5 @@ class Exchange:
         self._floor.step(self.markets.now + round(elapsed_ns * self._speed))
         self.users.flush()
         self._publisher.tick(self.real_ms())
+        self._money.append((self._clock_ns(), self.account.balances()))
+        del self._money[:-KEPT_BALANCES]

@@ -70,8 +70,10 @@ class Front:
         self._crossings: dict[str, set[str]] = {}
         self.requests = 0
         self.happened: dict[str, int] = {}
-        self.on_request: Callable[[Request], None] = lambda request: None
-        """Told of every request that is carried out, before it is."""
+        self.lags_s = {"order": 0.0, "openOrders": 0.0, "myTrades": 0.0, "account": 0.0}
+        """How far each kind of query is behind the truth while lookups lag."""
+        self.on_order: Callable[[str], None] = lambda client_id: None
+        """Told the client id of every new order that is about to be carried out."""
 
     # -- the way ---------------------------------------------------------------------------------------------------
 
@@ -120,12 +122,63 @@ class Front:
         line = self._lines.get(wire.number)
         if line is None:
             return
-        if line.private:
-            reply = api_answer(self.exchange.venue, TABLE, self.exchange.users, line, text)
+        if not line.private:
+            line.wire.push(orjson.dumps(stream_answer(self.exchange.hub, line, text)).decode())
+            return
+        if '"order.' in text:
+            self._order_said(line, text)
+        elif self._timeline.now < self.throttled_until or self._timeline.now < self.key_refused_until:
+            self._refuse_said(line, text)
         else:
-            reply = stream_answer(self.exchange.hub, line, text)
-        line.wire.push(orjson.dumps(reply).decode())
+            self._answer_said(line, text)
+
+    def _order_said(self, line: Line, text: str) -> None:
+        """A call about an order over the websocket API meets what requests meet."""
+        if self._happens("lost_request"):
+            return
+        if self._timeline.now < self.throttled_until or self._timeline.now < self.key_refused_until:
+            self._refuse_said(line, text)
+        elif self._happens("delayed_request"):
+            self._timeline.after(self._rng.uniform(1.0, 14.0), lambda: self._answer_said(line, text))
+        elif self._happens("reset"):
+            if self._rng.random() < 0.5:
+                self._answer_said(line, text, heard=False)
+            line.wire.cut()
+            self.left(line.wire)
+        elif self._happens("overloaded"):
+            self._push_error(line, text, 503, -1008, "Server is currently overloaded with other requests. Please try again in a few minutes.")
+        elif self._happens("unknown_outcome") or self._happens("server_error"):
+            if self._rng.random() < 0.5:
+                self._answer_said(line, text, heard=False)
+            self._push_error(line, text, 503, -1007, "Timeout waiting for response from backend server.")
+        else:
+            self._answer_said(line, text, heard=not self._happens("late_answer"))
+
+    def _answer_said(self, line: Line, text: str, *, heard: bool = True) -> None:
+        if '"order.place"' in text:
+            self.on_order(str(orjson.loads(text)["params"].get("newClientOrderId", "")))
+        reply = api_answer(self.exchange.venue, TABLE, self.exchange.users, line, text)
+        if heard:
+            result = reply.get("result")
+            if '"order.place"' in text and isinstance(result, dict) and self._happens("bare_answers"):
+                reply["result"] = _bare(result)
+            line.wire.push(orjson.dumps(reply).decode())
         self.exchange.users.flush()
+
+    def _refuse_said(self, line: Line, text: str) -> None:
+        if self._timeline.now < self.throttled_until:
+            self._count("throttled")
+            self._push_error(line, text, 418 if self._banned else 429, -1003, "Too many requests.")
+        else:
+            self._count("bad_key")
+            self._push_error(line, text, 401, -2015, "Invalid API-key, IP, or permissions for action.")
+
+    def _push_error(self, line: Line, text: str, status: int, code: int, message: str) -> None:
+        error: dict[str, Any] = {"code": code, "msg": message}
+        if status in (418, 429):
+            error["data"] = {"serverTime": self.exchange.real_ms(), "retryAfter": self.exchange.real_ms() + (self.throttled_until - self._timeline.now) // 1_000_000}
+        reply = {"id": orjson.loads(text).get("id"), "status": status, "error": error}
+        line.wire.push(orjson.dumps(reply).decode())
 
     def say(self, line: Line, text: str) -> None:
         """One frame of a stream, as the client gets it."""
@@ -192,10 +245,8 @@ class Front:
             return _error(503, -1008, "Server is currently overloaded with other requests. Please try again in a few minutes.")
         if (lost := self._vague(request)) is not None:
             return lost
-        answer = self._carry_out(request)
-        if self._happens("late_answer"):
-            return None
-        return answer
+        answer = self._behind(request) or self._carry_out(request)
+        return None if self._happens("late_answer") else answer
 
     def _refusal(self, request: Request) -> Answer | None:
         now = self._timeline.now
@@ -226,24 +277,54 @@ class Front:
         self._carry_out(request)
 
     def _carry_out(self, request: Request) -> Answer:
-        self.on_request(request)
+        if request.method == "POST" and request.path == ORDER:
+            self.on_order(_parameter(request.query, "newClientOrderId"))
         response = _now(serve_rest(request, self.exchange.venue, TABLE))  # type: ignore[arg-type]  # as much of a request as is read
         body = response.body if isinstance(response.body, bytes) else b""
         self.exchange.users.flush()
         return Answer(response.status, self._veiled(request, response.status, body), dict(response.headers))
 
     def _veiled(self, request: Request, status: int, body: bytes) -> bytes:
-        """What queries show while they lag, and answers that leave things out."""
-        if status != 200 or not request.path.startswith("/api/v3/"):
+        """Answers that leave things out, and what records of cancelled orders say while they forget fills."""
+        if status != 200:
             return body
         path = request.path.removeprefix("/api/v3/")
         if path == "order" and request.method == "POST" and self._happens("bare_answers"):
-            row = orjson.loads(body)
-            kept = ("symbol", "orderId", "clientOrderId", "transactTime")
-            return orjson.dumps({name: row[name] for name in kept if name in row})
+            return orjson.dumps(_bare(orjson.loads(body)))
         if path in ("order", "openOrders", "allOrders") and self._timeline.now < self.unfilled_until:
             return self._unfilled(body)
         return body
+
+    def lag(self, until: int) -> None:
+        """Let queries be behind until then, each kind by its own time."""
+        self.lagging_until = until
+        self.lags_s = {kind: self._rng.uniform(0.0, LAG_S) for kind in self.lags_s}
+
+    def _behind(self, request: Request) -> Answer | None:
+        """The answer of a query that is behind the truth; None for everything else."""
+        kind = request.path.removeprefix("/api/v3/")
+        if self._timeline.now >= self.lagging_until or request.method != "GET" or kind not in self.lags_s:
+            return None
+        self._count("lagging_lookups")
+        exchange, when_ms = self.exchange, self.exchange.real_ms() - round(self.lags_s[kind] * 1000)
+        answer = self._carry_out(request)
+        if answer.status != 200 and kind != "order":
+            return answer
+        when = when_ms * 1_000_000
+        found = orjson.loads(answer.body)
+        if kind == "order":
+            if answer.status != 200:
+                return answer
+            row = exchange.order_as_of(int(found["orderId"]), when)
+            return _error(400, -2013, "Order does not exist.") if row is None else Answer(200, orjson.dumps(row))
+        if kind == "openOrders":
+            return Answer(200, orjson.dumps(exchange.orders_as_of(_parameter(request.query, "symbol") or None, when)))
+        if kind == "myTrades":
+            return Answer(200, orjson.dumps([row for row in found if row["time"] <= when_ms]))
+        held = exchange.balances_as_of(when)
+        if held is not None:
+            found["balances"] = [{"asset": name, "free": f"{free:.8f}", "locked": f"{locked:.8f}"} for name, free, locked in held]
+        return Answer(200, orjson.dumps(found))
 
     def _unfilled(self, body: bytes) -> bytes:
         found = orjson.loads(body)
@@ -264,6 +345,18 @@ class Front:
 
     def _count(self, name: str) -> None:
         self.happened[name] = self.happened.get(name, 0) + 1
+
+
+def _bare(row: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a new order that says no more than that it was taken."""
+    kept = ("symbol", "orderId", "clientOrderId", "transactTime")
+    return {name: row[name] for name in kept if name in row}
+
+
+def _parameter(query: str, name: str) -> str:
+    """One parameter of a query, or nothing."""
+    found = (part.partition("=")[2] for part in query.split("&") if part.startswith(f"{name}="))
+    return next(found, "")
 
 
 def _error(status: int, code: int, message: str, headers: dict[str, str] | None = None) -> Answer:

@@ -86,7 +86,7 @@ class Happenings:
     # -- the exchange and the way there --------------------------------------------------------------------------------
 
     def _lag(self, seconds: float) -> None:
-        self._scene.front.lagging_until = self._until(seconds)
+        self._scene.front.lag(self._until(seconds))
 
     def _unfilled(self, seconds: float) -> None:
         self._scene.front.unfilled_until = self._until(seconds)

@@ -21,7 +21,6 @@ from agents.desk.decision import Effects
 from agents.engine import Engine
 from daemon.rehearsal.orders import OwnTrade, VenueOrder
 from daemon.simulation.exchange import Exchange
-from daemon.simulation.network import Request
 from daemon.simulation.timeline import Timeline
 
 ORDERS_WITHIN_S = 75.0
@@ -108,6 +107,8 @@ class Judge:
             self.breach(sentence[:2], sentence[3:].lstrip(": "))
         if isinstance(event, Fill):
             self._fill(event)
+        if failed := [name for name in engine.problems if name.startswith("agent_failed")]:
+            self.breach("X", f"an agent fails for no fault of the world: {failed}")
         if isinstance(event, NewWeights) and effects.swapped and not engine.actors.spec:
             self.breach("I8", f"weights {event.version} serve unchecked")
         self._stepped += [command for command in effects.commands if isinstance(command, Place)]
@@ -125,12 +126,10 @@ class Judge:
         """The process is gone: what was not committed never was."""
         self._stepped.clear()
 
-    def request(self, request: Request) -> None:
-        """A request is about to be carried out by the exchange."""
-        if request.method == "POST" and request.path == "/api/v3/order":
-            name = _client_id(request.query)
-            if name and is_ours(name, self._instance) and OrderId(name) not in self._durable:
-                self.breach("I3", f"order {name} reached the exchange before its intent was durable")
+    def arrived(self, client_id: str) -> None:
+        """A new order is about to be carried out by the exchange."""
+        if is_ours(client_id, self._instance) and OrderId(client_id) not in self._durable:
+            self.breach("I3", f"order {client_id} reached the exchange before its intent was durable")
 
     def check(self, engine: Engine | None, passed_s: float) -> None:
         """Hold both sides against each other; `passed_s` clear seconds have passed since the last time."""
@@ -252,11 +251,4 @@ class Judge:
         if late > within_s:
             self._late[key] = -1e9
             self.breach(invariant, f"{what}: {sentence}, for more than {within_s:g} clear seconds")
-
-
-def _client_id(query: str) -> str:
-    for part in query.split("&"):
-        if part.startswith("newClientOrderId="):
-            return part.removeprefix("newClientOrderId=")
-    return ""
 

@@ -20,13 +20,13 @@ class Answer:
     """What came back to a request, as ccxt reads it."""
 
     def __init__(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        self.status, self._body = status, body
+        self.status, self.body = status, body
         self.reason = {200: "OK"}.get(status, "Error")
         self.headers = {"Content-Type": "application/json", **(headers or {})}
 
     async def text(self, errors: str = "strict") -> str:
         """The body."""
-        return self._body.decode(errors=errors)
+        return self.body.decode(errors=errors)
 
 
 class Request:

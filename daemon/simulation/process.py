@@ -14,9 +14,12 @@ from agents.desk.decision import Effects, EngineConfig
 from agents.engine import Engine
 from daemon import opening
 from daemon.door import Door
+from daemon.emergency import EmergencyRecord
 from daemon.journal import Journal
 from daemon.latch import Latch
 from daemon.operating import Operator
+from daemon.reconciling import Reconciler
+from daemon.recovery import Recovery
 from daemon.rehearsal.config import TEST_KEY, TEST_SECRET
 from daemon.running import Ending, Parts, run
 from daemon.simulation.disk import Disk
@@ -25,8 +28,9 @@ from daemon.simulation.machine import Clients, Clocks, account_options
 from daemon.starting import recovered
 from daemon.status import Status
 from daemon.venues import ccxt as ccxt_venue
-from daemon.venues.ccxt import CcxtVenue
+from daemon.venues.ccxt import CcxtVenue, VenueOptions
 from daemon.venues.feed import CcxtFeed, FeedOptions
+from daemon.venues.link import LinkOptions
 
 QUOTE = Currency("USDT")
 INSTANCE = "sim"
@@ -60,6 +64,9 @@ class Machine:
     allocation: Decimal = Decimal(10_000)
     seed: int = 0
     cadence_s: float = 5.0
+    orders_over: str = "auto"
+    sell_without_record: bool = False
+    stop_within_s: float = 20.0
 
 
 @dataclass(slots=True)
@@ -93,25 +100,43 @@ class Life:
             lambda: machine.clients.build(public), machine.symbols, door.now, FeedOptions(depth=10, history=HISTORY, coalesce_s=COALESCE_S)
         )
         vars(ccxt_venue)["build_client"] = machine.clients.build
-        venue = CcxtVenue(feed, private, door.now, INSTANCE)
+        venue = CcxtVenue(feed, private, door.now, INSTANCE, VenueOptions(link=LinkOptions(machine.orders_over)))
         origin = opening.identity((private.id, private.base_url or "", private.api_key))
         try:
             recovery = await recovered(machine.folder, venue, QUOTE, machine.allocation, INSTANCE, origin)
             machine.disk.require_room()
+            return self._parts(door, venue, recovery, origin)
         except BaseException:
             await venue.close()
             raise
-        journal = self.journal = Journal(machine.folder, f"s{door.now()}", door.now(), {})
+
+    def _parts(self, door: Door, venue: CcxtVenue, recovery: Recovery, origin: str) -> Parts:
+        machine, folder = self.machine, self.machine.folder
+        journal = self.journal = Journal(folder, f"s{door.now()}", door.now(), {})
         machine.disk.place_under(journal)
         config = self.config(journal.epoch)
-        journal.describe({"engine": asdict(config), "settings": {}, "versions": {}, "origin": origin, "opened_with": recovery.opened_with()})
+        kept = {"origin": origin, "opened_with": recovery.opened_with()}
+        journal.describe({"engine": asdict(config), "settings": {}, "versions": {}, **kept})
         engine = JudgedEngine(config, self.judge)
         learner = ScriptedLearner(self.learner_rng, door.push, self.temper)
-        labels = {"mode": "", "exchange": private.id, "instance": INSTANCE, "quote": QUOTE}
+        labels = {"mode": "", "exchange": "", "instance": INSTANCE, "quote": QUOTE}
         status = Status(journal.name, labels, engine, door, lambda: learner.status)
-        stop, latch = asyncio.Event(), Latch(machine.folder)
-        self.operator = Operator(door, latch, status, stop)
-        return Parts(machine.folder, door, engine, journal, venue, learner, status, latch, recovery.events, stop, ending=Ending())
+        stop, latch, emergency = asyncio.Event(), Latch(folder), EmergencyRecord(folder)
+        operator = self.operator = Operator(door, latch, status, stop)
+        reconciler = Reconciler(
+            venue, engine.ledger, door.push, lambda: door.depth, door.now, lambda reason: operator.halt({"reason": reason}),
+            told=recovery.differences, booked=recovery.transfers,
+        )  # fmt: skip
+
+        def in_an_emergency() -> EmergencyRecord:
+            emergency.take_over(journal)
+            return emergency
+
+        ending = Ending(timeout_s=machine.stop_within_s, flatten_on_record_failure=machine.sell_without_record)
+        return Parts(
+            folder, door, engine, journal, venue, learner, status, latch, recovery.events, stop, watchers=[reconciler.run],
+            ending=ending, emergency=in_an_emergency,
+        )  # fmt: skip
 
     def config(self, epoch: int) -> EngineConfig:
         """The engine's configuration: all four agents with small networks."""

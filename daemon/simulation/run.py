@@ -79,12 +79,13 @@ class Run:
         self._judge.trace = [] if options.trace else None
         self._judge.on_breach = self._end_at_once
         self._disk.committed = self._judge.durable
-        self._front.on_request = self._judge.request
+        self._front.on_order = self._judge.arrived
         self._scene = Scene(timeline, self._plan, self._exchange, self._front, self._network, self._disk, clocks, self._judge)
         self._happenings = Happenings(self._scene, chance.stream("happenings"))
         self._machine = Machine(
             folder, self._disk, clocks, Clients(self._network.session), tuple(Symbol(s) for s in symbols),
             f"http://127.0.0.1:{next(_ADDRESSES)}", seed=options.seed, cadence_s=max(5.0, self._speed),
+            orders_over=rng.choice(("auto", "auto", "rest")), sell_without_record=rng.random() < 0.5,
         )  # fmt: skip
         self._temper = options.learner or (rng.choice(TEMPERS) if "learner" in self._plan else "lively")
         self._pauses = chance.stream("restarts")
