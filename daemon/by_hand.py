@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ async def reconcile(
     report = _described(recovery, left, applied=True)
     await hand_over(venue, recovery)
     if recovery.strays:  # what they traded before they were gone is part of the truth
-        truth = await venue.truth(asked(left))
+        truth = replace(await venue.truth(asked(left)), gone=truth.gone)
         recovery = recover(with_earlier(reader, left, truth, instance), truth, quote, allocation, instance, epoch=epoch, insist=True)
         report = {**_described(recovery, left, applied=True), "strays": report["strays"]}
     kept = {**describe(recovery.epoch), "origin": origin, "opened_with": recovery.opened_with()}

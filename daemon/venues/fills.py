@@ -144,17 +144,23 @@ class FillReader:
             cursor.set_aside(await self._fetch(symbol, None, {}))
             return
         start = cursor.trade_id if self.by_id else cursor.ms
+        longest = 2
         while True:
             # From the newest settled trade itself, so that a server which counts differently still overlaps.
             params = {"fromId": start} if self.by_id else {}
             rows = await self._fetch(symbol, None if self.by_id else start or None, params)
-            fresh = cursor.new(rows)
-            if fresh:
+            if fresh := cursor.new(rows):
                 yield self._parsed(fresh)
-            if (self.by_id and len(rows) < PAGE) or not rows or (not self.by_id and not fresh and len(rows) < PAGE):
+            if not rows or (self.by_id and len(rows) < PAGE):
                 return
             newest = max(int(row["id"]) if self.by_id else _ms(row) for row in rows)
-            start = newest if newest > start else start + 1  # a page of one millisecond must not be asked for again
+            longest = max(longest, len(rows))  # an exchange may give less at a time than was asked for
+            if newest > start:
+                start = newest
+            elif len(rows) >= longest:
+                start += 1  # a page of one millisecond
+            else:
+                return
 
     async def of_order(self, symbol: Symbol, venue_order_id: str) -> int:
         """Fetch the trades of one order, where the cursor did not bring all of them."""

@@ -53,6 +53,8 @@ class ScriptedBinance:
         self.balances = {"USDT": "1000.0", "BTC": "0.0"}
         self.orders: list[dict[str, Any]] = []
         self.my_trades: list[dict[str, Any]] = []
+        self.deposits: list[dict[str, Any]] = []
+        self.withdrawals: list[dict[str, Any]] = []
         self.on_order: list[Callable[[dict[str, str], web.Request], Awaitable[web.StreamResponse | None]]] = []
         """Faults of the next order requests, in turn; None goes on as if there were no fault."""
         self.hosts: set[str] = set()
@@ -73,12 +75,14 @@ class ScriptedBinance:
         app = web.Application()
         for path, answer in {
             "ping": self._ping, "time": self._time, "exchangeInfo": self._info, "depth": self._depth, "trades": self._trades,
-            "klines": self._klines, "account": self._account, "openOrders": self._open_orders, "myTrades": self._my_trades,
+            "klines": self._klines, "account": self._account, "openOrders": self._open_orders, "myTrades": self._my_trades, "allOrders": self._all_orders,
         }.items():  # fmt: skip
             app.router.add_get(f"/api/v3/{path}", self._guarded(path, answer))
         app.router.add_post("/api/v3/order", self._guarded("order", self._post_order))
         app.router.add_get("/api/v3/order", self._guarded("order", self._get_order))
         app.router.add_delete("/api/v3/order", self._guarded("order", self._delete_order))
+        app.router.add_get("/sapi/v1/capital/deposit/hisrec", self._guarded("deposits", self._deposits))
+        app.router.add_get("/sapi/v1/capital/withdraw/history", self._guarded("withdrawals", self._withdrawals))
         for path in ("/stream/ws/{n}", "/ws/{n}"):
             app.router.add_get(path, self._stream)
         app.router.add_get("/ws-api/v3", self._user)
@@ -223,6 +227,16 @@ class ScriptedBinance:
         name = request.query.get("symbol")
         there = [o for o in self.orders if o["status"] in ("NEW", "PARTIALLY_FILLED") and name in (None, o["symbol"])]
         return web.json_response(there)
+
+    async def _all_orders(self, request: web.Request) -> web.Response:
+        there = [o for o in self.orders if o["symbol"] == request.query["symbol"] and o["time"] >= int(request.query.get("startTime", 0))]
+        return web.json_response(there[: int(request.query.get("limit", 500))])
+
+    async def _deposits(self, request: web.Request) -> web.Response:
+        return web.json_response(self.deposits)
+
+    async def _withdrawals(self, request: web.Request) -> web.Response:
+        return web.json_response(self.withdrawals)
 
     async def _my_trades(self, request: web.Request) -> web.Response:
         trades = [t for t in self.my_trades if t["symbol"] == request.query["symbol"]]
