@@ -29,10 +29,15 @@ log = structlog.get_logger()
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
 """What the learner inherits of our environment: never the exchange's keys."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-EXIT_S = 5.0
-"""From the end of a process's output to its own."""
+EXIT_S = 15.0
+"""From the end of a process's output to its own, which takes long when it gets no processor."""
 NICENESS = 10
-"""Low: a tenth of a busy core, all of an idle one. At 19 a busy machine lets it starve for minutes before its first weights."""
+"""Low, and SCHED_BATCH, whose waking up interrupts nobody: a tenth of a busy core, all of an idle one. At 19, or under SCHED_IDLE, a
+busy machine lets it starve for minutes before its first weights, and trading is disturbed no less (docs/performance.md)."""
+STARVED_SHARE = 0.05
+"""Less of a processor than this, with work waiting, is no learning worth the name."""
+STARVED_REPORTS = 10
+"""So many thin reports in a row, each at least a second after the one before."""
 HEALTHY_S = 60.0
 """A process that lived so long starts the back-off anew."""
 
@@ -67,8 +72,10 @@ class LearnerOptions:
     options: Mapping[str, Any] = field(default_factory=dict)
     queue_rows: int = 8192
     """Rows that wait for a process that is busy or being restarted; the oldest give way."""
-    silence_s: float = 180.0
-    """A process that says nothing for so long hangs. It reports every second, but loads torch first, at the lowest priority."""
+    start_s: float = 180.0
+    """A process that has said nothing for so long after its start hangs: it loads torch first, at a low priority."""
+    silence_s: float = 60.0
+    """The same of one that has spoken before: it reports every second, but for the longest save."""
     first_backoff_s: float = 0.5
     longest_backoff_s: float = 60.0
     command: tuple[str, ...] = (sys.executable, "-m", "daemon.learner_process")
@@ -88,6 +95,7 @@ class LearnerClient:
         self._wake, self._stopping, self._ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._process: Process | None = None
         self._last_digest = ""
+        self._heard, self._hung, self._thin_reports = asyncio.Event(), "", 0
         self._sent = 0
         self._received_before = 0
         self._words: deque[str] = deque(maxlen=20)
@@ -96,7 +104,7 @@ class LearnerClient:
             "state": "off", "pid": None, "restarts": 0, "updates": 0, "experiences": 0, "version": 0, "critic_loss": None,
             "actor_loss": None, "alpha": None, "entropy": None, "queued": 0, "dropped": 0, "lost": 0, "rows_refused": 0,
             "weights_refused": 0, "heard_at": 0, "error": "", "drift": {}, "agents": {},
-            "withheld": "", "refused_candidates": 0, "reverts": 0,
+            "withheld": "", "refused_candidates": 0, "reverts": 0, "behind": 0, "processor_share": None, "starved": "",
         }  # fmt: skip
 
     def offer(self, experiences: Sequence[Experience]) -> None:
@@ -155,8 +163,10 @@ class LearnerClient:
         try:
             async with asyncio.TaskGroup() as group:
                 feeding, listening = group.create_task(self._feed(process)), group.create_task(self._listen(process))
+                watching = group.create_task(self._watch(process))
                 reason = await self._converse(process)
                 feeding.cancel()
+                watching.cancel()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(EXIT_S):
                         await process.wait()
@@ -186,13 +196,17 @@ class LearnerClient:
         )  # fmt: skip
         with suppress(ProcessLookupError):
             os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
+            if sys.platform == "linux":
+                os.sched_setscheduler(process.pid, os.SCHED_BATCH, os.sched_param(0))
         self._words.clear()
+        self._heard.clear()
+        self._hung, self._thin_reports = "", 0
         self._sent = self._received_before = 0
         self.status |= {"state": "starting", "pid": process.pid}
         return process
 
     def _configure(self) -> bytes:
-        ours = ("state", "queue_rows", "silence_s", "first_backoff_s", "longest_backoff_s", "command")
+        ours = ("state", "queue_rows", "start_s", "silence_s", "first_backoff_s", "longest_backoff_s", "command")
         told = {name: getattr(self._options, name) for name in self._options.__slots__ if name not in ours}
         return learner_frames.pack("configure", told)
 
@@ -229,16 +243,13 @@ class LearnerClient:
         reason = ""
         while True:
             try:
-                async with asyncio.timeout(self._options.silence_s):
-                    frame = await learner_frames.read(process.stdout)
-            except TimeoutError:
-                _kill(process)
-                return f"the learner said nothing for {self._options.silence_s:g} s"
+                frame = await learner_frames.read(process.stdout)  # _watch ends the process that says nothing, and so this.
             except DataError as error:
                 _kill(process)
-                return reason or f"the learner's output cannot be read: {error}"
+                return self._hung or reason or f"the learner's output cannot be read: {error}"
             if frame is None:
-                return reason
+                return self._hung or reason
+            self._heard.set()
             self.status["heard_at"] = self._clock()
             match frame.kind:
                 case "status":
@@ -250,6 +261,31 @@ class LearnerClient:
                 case _:
                     _kill(process)
                     return f"the learner sent a frame of unknown kind {frame.kind!r}"
+
+    async def _watch(self, process: Process) -> None:
+        """Kill a process that says nothing for too long. One that only gets no processor is waited for, and that is said."""
+        silence_s = self._options.start_s
+        while True:
+            before = _processor(process.pid)[1]
+            try:
+                async with asyncio.timeout(silence_s):
+                    await self._heard.wait()
+                self._heard.clear()
+                silence_s = self._options.silence_s
+            except TimeoutError:
+                state, after = _processor(process.pid)
+                if not starving(state, after - before, silence_s):
+                    self._hung = f"the learner said nothing for {silence_s:g} s"
+                    _kill(process)
+                    return
+                self._say_starved(f"it had {after - before:.1f} s of a processor in {silence_s:g} s")
+
+    def _say_starved(self, words: str) -> None:
+        if words and not self.status["starved"]:
+            log.warning("learner_starved", reason=words, updates=self.status["updates"])
+        elif self.status["starved"] and not words:
+            log.info("learner_fed", updates=self.status["updates"])
+        self.status["starved"] = words
 
     def _note(self, header: dict[str, Any]) -> None:
         was, now = self.status["updates"], header.get("updates", 0)
@@ -264,6 +300,13 @@ class LearnerClient:
             elif not self.status["withheld"]:
                 log.warning("weights_withheld", reason=withheld, updates=now)
         self.status |= header | {"state": "learning" if now != was else "waiting"}
+        share = header.get("processor_share")
+        thin = isinstance(share, float) and share < STARVED_SHARE and header.get("behind", 0) > 0
+        self._thin_reports = self._thin_reports + 1 if thin else 0
+        if not thin:
+            self._say_starved("")
+        elif self._thin_reports >= STARVED_REPORTS:
+            self._say_starved(f"it gets {share:.1%} of a processor, and {header['behind']} updates wait")
 
     async def _take(self, frame: learner_frames.Frame) -> None:
         """Weights become an event only when their bytes are what was hashed, they fit the specs, and all are finite."""
@@ -308,6 +351,20 @@ class NoLearner:
 
     async def stop(self, timeout: float = 0.0) -> None:
         """Nothing to end."""
+
+
+def starving(state: str, used_s: float, silence_s: float) -> bool:
+    """Whether a silent process would run if it could: it is runnable (R), and was hardly let run. A hung one sleeps, or spins."""
+    return state == "R" and used_s < STARVED_SHARE * silence_s
+
+
+def _processor(pid: int) -> tuple[str, float]:
+    """State letter of a process and the seconds of a processor that it has used; ("", 0) where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return fields[0], (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return "", 0.0
 
 
 def _kill(process: Process) -> None:

@@ -12,6 +12,7 @@ import ctypes
 import hashlib
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Mapping
@@ -61,7 +62,7 @@ def main() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     output = os.dup(1)
     os.dup2(2, 1)  # Whatever a library prints must not land among the frames.
-    sys.exit(asyncio.run(_serve(state, output)))
+    os._exit(asyncio.run(_serve(state, output)))  # All is saved, and torch takes long to be torn down.
 
 
 async def _serve(state: Path, output: int) -> int:
@@ -141,6 +142,8 @@ class _Work:
         self._interval, self._slowest = every_s / 3, every_s * SLOWEST
         self._publish_at: float | None = None
         self._published_updates = learner.updates
+        self._used = (0.0, 0.0)
+        """Seconds of a processor that this process had used, and when."""
 
     async def run(self) -> int:
         """Exit code: 0 after the input's end, 1 after a fault. Raises OSError when the last save fails."""
@@ -274,9 +277,18 @@ class _Work:
             "refused_candidates": self._refusals,
             "reverts": self._reverts,
             "agents": self._figures,
+            "behind": self._learner.behind,
+            "processor_share": self._share(),
         }
         self._note(header)
         await _write(self._writer, learner_frames.pack("status", header | average(self._figures)))
+
+    def _share(self) -> float:
+        """How much of a processor this process had since the last report."""
+        usage, now = resource.getrusage(resource.RUSAGE_SELF), asyncio.get_running_loop().time()
+        used = usage.ru_utime + usage.ru_stime
+        (before, then), self._used = self._used, (used, now)
+        return (used - before) / max(now - then, 1e-3)
 
     def _note(self, header: Mapping[str, Any]) -> None:
         """Into the history, where there is something new."""

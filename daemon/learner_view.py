@@ -17,7 +17,7 @@ FIGURES = (
     "reward", "entropy", "alpha", "q_mean", "q_spread", "td_error", "critic_loss", "actor_loss", "action_mean", "action_deviation",
     "action_saturation", "critic_gradient", "actor_gradient", "policy_entropy", "policy_saturation", "dormant_share", "effective_rank",
 )  # fmt: skip
-_COUNTS = ("source", "state", "updates", "experiences", "version", "restarts", "reverts", "withheld", "error")
+_COUNTS = ("source", "state", "updates", "experiences", "version", "restarts", "reverts", "processor_share", "starved", "withheld", "error")
 _CURVES = ("reward", "q_mean", "td_error", "entropy", "alpha", "action_saturation", "critic_gradient", "dormant_share")
 
 

@@ -163,6 +163,12 @@ class Learner:
         """Rows ever added, over all agents."""
         return sum(ring.committed for ring in self.rings.values())
 
+    @property
+    def behind(self) -> int:
+        """Updates that may be taken and were not yet, over all agents."""
+        allowed = {name: int(self.config.updates_per_row * ring.learnable) for name, ring in self.rings.items()}
+        return sum(max(allowed[name] - sac.updates, 0) for name, sac in self.agents.items() if self._may_update(name))
+
     def add(self, agent: str, *columns: Any) -> int:
         """Append transitions: state, action, reward, next_state, done, elapsed, time, version, quarantined, as `ReplayBuffer.add` takes them.
 

@@ -40,16 +40,16 @@ def speed(run: Run) -> float:
 
 
 def table(found: dict[str, list[Run]]) -> str:
-    """Markdown, a row a variant, over the seeds that every variant has played."""
-    seeds = min(len(runs) for runs in found.values())
+    """Markdown, a row a variant; each is held against plain SAC over the seeds that both have played."""
     lines = ["| option | last evaluation, by seed | mean of all evaluations, by seed | ahead of plain | time, plain 1 |", "|---|---|---|---|---|"]
-    plain = found["plain"][:seeds]
-    for name, runs in found.items():
-        own = runs[:seeds]
+    for name, own in found.items():
+        plain = found["plain"][: len(own)]
+        if not own:
+            continue
         last, mean = (", ".join(f"{value:,.0f}" for value in values) for values in ([r.means[-1] for r in own], [speed(r) for r in own]))
         ahead = sum(speed(one) > speed(other) for one, other in zip(own, plain, strict=True))
         cost = statistics.median(one.seconds / other.seconds for one, other in zip(own, plain, strict=True))
-        lines.append(f"| {name} | {last} | {mean} | {'' if name == 'plain' else f'{ahead} of {seeds}'} | {cost:.1f} |")
+        lines.append(f"| {name} | {last} | {mean} | {'' if name == 'plain' else f'{ahead} of {len(own)}'} | {cost:.1f} |")
     return "\n".join(lines)
 
 
@@ -59,14 +59,16 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=ROOT / "build" / "ablation", help="where runs are kept")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where learning.md is")
     parser.add_argument("--seeds", type=int, default=PLAIN.seeds)
+    parser.add_argument("--finished", action="store_true", help="play nothing: the table of what was finished")
     arguments = parser.parse_args()
     arguments.runs.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     found: dict[str, list[Run]] = {name: [] for name in VARIANTS}
     for seed in range(arguments.seeds):
         for name, options in VARIANTS.items():
-            task = replace(PLAIN, settings=PLAIN.settings | options)
-            found[name].append(learn.play(task, name.replace(" ", "-"), "quartet", seed, arguments.runs))
+            task, key = replace(PLAIN, settings=PLAIN.settings | options), name.replace(" ", "-")
+            if not arguments.finished or (arguments.runs / f"{key}-quartet-{seed}.json").exists():
+                found[name].append(learn.play(task, key, "quartet", seed, arguments.runs))
     written = table(found)
     print(written)
     page = arguments.docs / "learning.md"

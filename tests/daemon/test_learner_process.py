@@ -13,18 +13,19 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pytest
 
 from agents.core.events import UNSTAMPED, NewWeights
 from agents.jobs.datasets import write_transitions
 from agents.market.observation import Experience
 from agents.serving.actors import Actors
 from daemon import learner_history
-from daemon.learner import NICENESS, LearnerClient, LearnerOptions
+from daemon.learner import NICENESS, LearnerClient, LearnerOptions, starving
 from daemon.learner_frames import Frame
 from daemon.learner_process import _learner
 
 SPECS = (("risk", 6, 2, "r"), ("short_term", 8, 4, "s"))
-WITHIN_S = 60.0
+WITHIN_S = 180.0
 
 
 def options(state: Path, **changed: Any) -> LearnerOptions:
@@ -84,12 +85,13 @@ async def test_rows_become_weights_that_are_checked(tmp_path):
         assert actors.act("risk", np.ones((1, 6), np.float32)).any()
         assert not actors.act("short_term", np.ones((1, 8), np.float32)).any()
         child = psutil.Process(session.client.status["pid"])
-        assert child.nice() == NICENESS
+        assert (child.nice(), os.sched_getscheduler(child.pid)) == (NICENESS, os.SCHED_BATCH)
         assert not {name for name in child.environ() if "KEY" in name or "SECRET" in name}
         await session.until(lambda status: status["experiences"] == 40 and status["critic_loss"] is not None)
         status = session.client.status
         assert status["state"] in ("learning", "waiting")
         assert {"critic_loss", "actor_loss", "alpha", "entropy"} <= status.keys()
+        assert status["processor_share"] > 0
         assert status["updates"] <= 4 * status["experiences"]
     assert (session.client.status["state"], session.client.status["error"], session.client.status["lost"]) == ("off", "", 0)
     assert not psutil.pid_exists(child.pid)
@@ -149,11 +151,55 @@ def script(body: str) -> tuple[str, ...]:
 
 
 async def test_a_silent_learner_is_killed_and_started_again(tmp_path):
-    async with running(options(tmp_path, command=script("time.sleep(600)"), silence_s=0.3)) as session:
+    async with running(options(tmp_path, command=script("time.sleep(600)"), start_s=0.3)) as session:
         await session.until(lambda status: status["restarts"] == 1)
         assert "said nothing" in session.client.status["error"]
         pid = session.client.status["pid"]
         await session.until(lambda status: status["pid"] != pid)
+        await session.client.stop(0.1)
+
+
+async def test_a_learner_that_hangs_is_started_again_where_it_was_and_serving_goes_on(tmp_path):
+    async with running(options(tmp_path, silence_s=1.5, update_to_data=0.5)) as session:
+        session.client.offer(rows(40))
+        await session.until(lambda status: status["updates"] == 20 and status["state"] == "waiting")
+        last = await session.next_weights()
+        os.kill(session.client.status["pid"], signal.SIGSTOP)
+        await session.until(lambda status: status["restarts"] == 1)
+        assert session.client.status["error"] == "the learner said nothing for 1.5 s"
+        session.client.offer(rows(10))
+        await session.until(lambda status: status["updates"] == 25)
+        while (following := await session.next_weights()).version <= last.version:
+            pass
+        Actors.from_payload(following.payload, "spec")
+
+
+@pytest.mark.parametrize(("state", "used_s", "expected"), [("R", 0.1, True), ("R", 170.0, False), ("S", 0.0, False), ("T", 0.0, False), ("", 0.0, False)])
+def test_a_hungry_process_is_not_a_hung_one(state, used_s, expected):
+    assert starving(state, used_s, 180.0) is expected
+
+
+STARVED = """
+def report(share, behind):
+    out.write(f.pack("status", {"updates": 1, "processor_share": share, "behind": behind}))
+for _ in range(9):
+    report(0.01, 7)
+report(0.3, 7)
+for _ in range(10):
+    report(0.01, 7)
+out.flush()
+time.sleep(600)
+"""
+
+
+async def test_a_starving_learner_is_said_and_not_killed(tmp_path):
+    async with running(options(tmp_path, command=script(STARVED))) as session:
+        await session.until(lambda status: bool(status["starved"]))
+        assert session.client.status["starved"] == "it gets 1.0% of a processor, and 7 updates wait"
+        assert session.client._thin_reports == 10
+        assert session.client.status["restarts"] == 0
+        session.client._note({"updates": 1, "processor_share": 0.01, "behind": 0})
+        assert session.client.status["starved"] == ""
         await session.client.stop(0.1)
 
 
