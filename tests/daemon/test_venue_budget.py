@@ -257,6 +257,14 @@ async def test_after_a_429_or_418_nothing_is_sent_before_its_end_by_any_process(
         assert low < other.banned_s(asyncio.get_running_loop().time()) <= high
 
 
+async def test_a_ban_told_to_a_request_of_ccxts_own_counts_too():
+    async with governed() as (server, exchange, kept):
+        server.refuse["depth"] = lambda: error(-1003, "banned", 418, **{"Retry-After": "33"})
+        with pytest.raises(ccxt.DDoSProtection):
+            await exchange.fetch_order_book("BTC/USDT")
+        assert 30 < kept.banned_s(asyncio.get_running_loop().time()) <= 33
+
+
 async def test_a_ban_ends_by_itself_and_calls_go_on():
     async with governed() as (server, exchange, _):
         server.refuse["account"] = lambda: error(-1003, "too many", 429, **{"Retry-After": "0.5"})
