@@ -4,6 +4,8 @@
 #   make test                               all tests
 #   make check                              ruff and mypy
 #   make bench                              all benchmarks; JSON in build/benchmarks
+#   make crash-sweep                        the live daemon killed at 200 commit points; half an hour
+#   make soak                               a simulated day under faults, 24 minutes; ARGS="--minutes 180" for longer
 #   make learn-proof                        learning on control tasks, under an hour; table and curves into docs
 #
 # Set-up speaks on standard error, so standard output belongs to the command that was asked for.
@@ -18,7 +20,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TEST_JOBS ?= 2
 ARGS ?=
 
-.PHONY: setup setup-dev run test check schema bench-setup bench learn-proof clean
+.PHONY: setup setup-dev run test check schema bench-setup bench learn-proof crash-sweep soak clean
 .SILENT:
 
 setup: $(VENV)/.stamp-run
@@ -84,6 +86,13 @@ bench: $(VENV)/.stamp-bench
 # Finished runs lie in build/learn-proof and are not repeated; `make clean` forgets them.
 learn-proof: $(VENV)/.stamp-bench
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 exec $(PY) -m benchmarks.proofs.learn $(ARGS)
+
+# Both run on the rehearsal exchange, leave their figures in build/proofs, and fail with what was wrong.
+crash-sweep: $(VENV)/.stamp-dev
+	exec $(PY) -m benchmarks.proofs.crash_sweep --json build/proofs/crash-sweep.json $(ARGS)
+
+soak: $(VENV)/.stamp-dev
+	exec $(PY) -m benchmarks.proofs.soak --json build/proofs/soak.json $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

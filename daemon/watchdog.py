@@ -69,6 +69,11 @@ class Charge:
         return cls(**(told | {"account": account, "folder": Path(told["folder"]), "symbols": tuple(map(Symbol, told["symbols"]))}))
 
 
+def is_protective(row: Mapping[str, Any]) -> bool:
+    """Whether an open order, as ccxt tells it, is a stop that guards a position: it stays when the others are taken away."""
+    return any(row.get(name) for name in ("triggerPrice", "stopPrice", "stopLossPrice"))
+
+
 class Watchdog:
     """Keeps one watchdog process alive while the session runs.
 

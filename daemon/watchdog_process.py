@@ -29,7 +29,7 @@ from daemon.venues import capabilities
 from daemon.venues.client import Exchange, build_client, close_client, dials_loopback
 from daemon.venues.client_ids import teach
 from daemon.venues.throttle import Backoff, Throttle
-from daemon.watchdog import FIRED, GOODBYE, Charge
+from daemon.watchdog import FIRED, GOODBYE, Charge, is_protective
 
 STEP_S = 0.5
 CHARGE_WITHIN_S = 60.0
@@ -169,7 +169,7 @@ class Rescue:
             self._left["foreign"] += 1
         elif epoch > charge.epoch:
             self._left["of_a_later_session"] += 1
-        elif any(row.get(name) for name in ("triggerPrice", "stopPrice", "stopLossPrice")):
+        elif is_protective(row):
             self._left["protective_stop"] += 1
         else:
             return True

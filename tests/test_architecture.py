@@ -71,6 +71,7 @@ FOREIGN = table(
     daemon__simulation=SHELL + " random concurrent contextvars multiprocessing sqlite3 traceback numpy orjson safetensors structlog ccxt aiohttp yarl",
     daemon__learner_view=SHELL + " rich matplotlib",
     daemon__doctor=SHELL + " ccxt orjson sqlalchemy sqlite3",
+    daemon__drill=SHELL + " aiohttp ccxt orjson structlog yaml",
     daemon__watchdog=SHELL + " orjson structlog subprocess",
     daemon__watchdog_process=SHELL + " ccxt orjson",
 )
