@@ -280,7 +280,8 @@ def _learned(case: _Case, wishes: Sequence[Mapping[str, Any]]) -> list[dict[str,
 
 
 def _weights(case: _Case) -> dict[str, Any]:
-    then, since = case.decided.record.get("weights", {}), case.archive.weights_after(case.decided.epoch, case.decided.seq)
+    asked = case.decided.record.get("solver") != "kill_path"  # which asks no network
+    then, since = case.decided.record.get("weights", {}) if asked else {}, case.archive.weights_after(case.decided.epoch, case.decided.seq)
     return {
         "then": then.get("version"),
         "digest": then.get("digest", ""),
