@@ -45,7 +45,7 @@ PURE = (
 )
 FILES = "os pathlib mmap fcntl tempfile shutil io"
 NETWORKED = "aiohttp yarl multidict ssl socket urllib hmac secrets"
-SHELL = PURE + " asyncio gc importlib ipaddress logging platform resource signal stat sys time datetime difflib argparse weakref " + FILES
+SHELL = PURE + " asyncio contextvars gc importlib ipaddress logging platform resource signal stat sys time datetime difflib argparse weakref " + FILES
 
 # What a floor may import from outside.
 FOREIGN = table(

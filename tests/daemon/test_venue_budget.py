@@ -173,6 +173,14 @@ def test_a_file_that_is_broken_or_from_before_the_last_boot_starts_anew(tmp_path
     assert kept.take(1.0, Lane.DATA, 5.0) == 0.0 and kept.status(5.0)["used"] == 1.0
 
 
+def test_what_was_written_before_the_last_boot_means_nothing(tmp_path: Path):
+    budget(place=tmp_path).ban(1000.0, 50.0)
+    raw = bytearray((tmp_path / "host.budget").read_bytes())
+    raw[8] ^= 0xFF
+    (tmp_path / "host.budget").write_bytes(raw)
+    assert budget(place=tmp_path).banned_s(60.0) == 0.0
+
+
 def test_the_file_is_private_and_no_link_is_followed(tmp_path: Path):
     budget(place=tmp_path).take(1.0, Lane.DATA, 0.0)
     assert (tmp_path / "host.budget").stat().st_mode & 0o777 == 0o600
