@@ -15,10 +15,11 @@ from agents.core.errors import ConfigError
 from agents.learning.composed import ComposedSAC
 from agents.learning.face import Agent, Buffer, folded, read_weights
 from agents.learning.fast import FastSAC
+from agents.learning.guards import examine
 from agents.learning.lenses import ObservationNorm, lenses
 from agents.learning.options import Options
 from agents.learning.priorities import PrioritizedReplay
-from agents.learning.replay import ReplayBuffer
+from agents.learning.replay import Floats, ReplayBuffer
 from agents.learning.sac import SAC, SACConfig
 from agents.learning.sequence_replay import SequenceReplay
 from agents.learning.world import Env
@@ -123,11 +124,16 @@ class SACAgent(Agent):
         if not isinstance(self.buffer, PrioritizedReplay) or not isinstance(self.sac, ComposedSAC):
             return super().learn()
         rows, weights, slots = self.buffer.sample_weighted(self.batch_size, self.rng)
-        for lens in self.lenses.values():
-            rows = lens.rows(rows)
-        info, errors = self.sac.update_weighted(rows, weights)
+        info, errors = self.sac.update_weighted(self._seen(rows), weights)
         self.buffer.learned(slots, errors)
-        return info
+        return info | self._look(rows)
+
+    def health(self, states: Floats) -> dict[str, float]:
+        if not isinstance(self.sac, ComposedSAC):
+            return super().health(states)
+        for lens in self.lenses.values():
+            states = lens.states(states)
+        return examine(read_weights(self.sac.actor), self.sac.features(states))
 
     def weights(self) -> dict[str, Tensor]:
         """The actor for raw states. Raises ConfigError for one behind a CNN and LSTM, which has a payload of its own."""

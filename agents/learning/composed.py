@@ -168,6 +168,13 @@ class ComposedSAC:
         action, log_prob = self.actor.sample(features, torch.from_numpy(noise).to(self.device))
         return action, log_prob.float()
 
+    def features(self, states: Floats) -> Tensor:
+        """What the actor sees of states (n, state_dim)."""
+        self.critic.eval()
+        with torch.no_grad():
+            found: Tensor = self.critic.encoder(torch.from_numpy(np.ascontiguousarray(states, np.float32)).to(self.device))
+        return found.cpu()
+
     def act(self, states: Floats, explore: bool = False) -> Floats:
         """Actions in (-1, 1) for states (n, state_dim): the mean, or a sample."""
         self.critic.eval()

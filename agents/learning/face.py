@@ -15,12 +15,18 @@ from torch import Tensor
 
 from agents.core.errors import ConfigError, SpecMismatch
 from agents.learning import checkpoint
+from agents.learning.guards import examine
 from agents.learning.learner import FORMAT
 from agents.learning.lenses import Lens
 from agents.learning.n_step import NStep, Transition
 from agents.learning.parts import Algorithm
 from agents.learning.replay import Floats, Rows
 from agents.learning.world import Env, World, flat
+
+HEALTH_EVERY = 100
+"""Updates between two looks at the life of the actor's hidden units, which cost as much as an update of a small network."""
+PROBES = 64
+"""States on which it is looked at."""
 
 
 class Buffer(Protocol):
@@ -159,6 +165,7 @@ class Agent(Player):
             raise ConfigError(f"n_step must be at least 1, not {n_step}")
         self.lenses: Mapping[str, Lens] = lenses or {}
         self._joiner = NStep(n_step, gamma)
+        self._health: dict[str, float] = {}
 
     def actions(self, states: Floats, explore: bool = False) -> Floats:
         for lens in self.lenses.values():
@@ -189,9 +196,22 @@ class Agent(Player):
 
     def learn(self) -> dict[str, float]:
         rows = self.buffer.sample(self.batch_size, self.rng)
+        return self.algorithm.update(self._seen(rows)) | self._look(rows)
+
+    def _seen(self, rows: Rows) -> Rows:
         for lens in self.lenses.values():
             rows = lens.rows(rows)
-        return self.algorithm.update(rows)
+        return rows
+
+    def _look(self, rows: Rows) -> dict[str, float]:
+        """How alive the actor is (see `guards.examine`) on the first of the batch's raw states; found anew every HEALTH_EVERY updates."""
+        if not self._health or self.algorithm.updates % HEALTH_EVERY == 0:
+            self._health = self.health(np.ascontiguousarray(rows.state[:PROBES]))
+        return self._health
+
+    def health(self, states: Floats) -> dict[str, float]:
+        """Share of dormant units, effective rank, saturation and entropy of the actor on raw states (n, state_dim)."""
+        return examine(self.weights(), torch.from_numpy(states))
 
     def save(self, path: str | Path) -> None:
         """Write networks, optimisers, moments and random stream (not the buffer) to the folder `path`, atomically."""

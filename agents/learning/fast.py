@@ -148,7 +148,7 @@ def _spread(action: Floats) -> Info:
     ones = np.ones(len(action), np.float32)
     middle = ones @ action / np.float32(len(action))
     deviation = np.sqrt(ones @ np.square(action - middle) / np.float32(len(action)))
-    saturated = np.count_nonzero(np.abs(action) > np.float32(0.99)) / action.size
+    saturated = float(np.count_nonzero(np.abs(action) > np.float32(0.99)) / action.size)
     return {"action_mean": _mean(middle), "action_deviation": _mean(deviation), "action_saturation": saturated}
 
 

@@ -233,7 +233,7 @@ def test_states_are_learned_from_as_they_are_acted_on():
     for at in range(40):
         agent.remember([1000 + at], [0], 0.0, [1000 + at], False)
     seen = []
-    agent.sac.update = seen.append
+    agent.sac.update = lambda rows: seen.append(rows) or {}
     agent.learn()
     assert np.abs(seen[0].state).max() < 3 and np.abs(seen[0].next_state).max() < 3
 
@@ -290,3 +290,15 @@ def test_an_environment_that_speaks_nonsense_is_said_and_nothing_of_it_is_kept(w
         agent.train(1, 40)
     assert len(agent.buffer) == 19
     assert np.isfinite(agent.buffer.latest(100).state).all()
+
+
+@pytest.mark.parametrize("changed", [{}, {"normalize_observations": True}, {"layer_norm": True}, {"prioritized_replay": True}])
+def test_each_update_tells_what_there_is_to_watch(changed):
+    agent = SACAgent(env=Corridor, **SMALL, **changed)
+    info = agent.train(1, 30)[-1]
+    wanted = {"reward", "entropy", "alpha", "q_mean", "q_spread", "td_error", "action_mean", "action_deviation", "action_saturation",
+              "critic_gradient", "actor_gradient", "effective_rank", "dormant_share"}  # fmt: skip
+    assert wanted <= set(info)
+    assert all(type(value) is float for value in info.values())
+    assert 1 <= info["effective_rank"] <= 32
+    assert agent.learn()["effective_rank"] == info["effective_rank"]
