@@ -96,6 +96,8 @@ async def test_what_is_refused(client: Any) -> None:
     ):
         with pytest.raises(errors.BaseError, match=code):
             await client.privatePostOrder({**base, **more})
+        with pytest.raises(errors.BaseError, match=code):
+            await client.privatePostOrderTest({**base, **more})
 
 
 async def test_a_market_has_room_for_five_stops(client: Any) -> None:
