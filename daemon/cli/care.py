@@ -1,5 +1,7 @@
 """Commands that take care: examine, explain, put in order, rehearse and prove."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -69,6 +71,72 @@ def reconcile(
     _say(found, by_hand.render(found), as_json)
     if not (found.get("clean") or found.get("applied")):
         raise typer.Exit(Exit.FAILED)
+
+
+@app.command(rich_help_panel=CARE)
+def drill(
+    only: Annotated[str | None, typer.Option("--only", metavar="LIST", help="Only these drills, by name with commas.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where reports go; drills in the state folder if left out.")] = None,
+    yes: Annotated[
+        str, typer.Option("--yes", metavar="KEY", help="On a testnet: the first characters of the key whose account is meant.")
+    ] = "",
+    state: State = None,
+    config: Config = None,
+    assignments: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Rehearse the accidents with real processes: kill, cut streams, restart with open orders, halt, flatten; writes a dated report.
+
+    Without --set exchange.base_url it starts a rehearsal exchange of its own. Exit code 1 where a drill fails.
+    """
+    settings = settings_of(config, {"state_dir": state, "mode": "live"}, assignments)
+    speak(settings)
+    from daemon import drill as room
+
+    chosen = [name.strip() for name in (only or "").split(",") if name.strip()]
+    report = run(room.drill(settings, out or settings.state_dir / "drills", account=yes, only=chosen))
+    _say(report, room.render(report), as_json)
+    if not report["passed"]:
+        raise typer.Exit(Exit.FAILED)
+
+
+@app.command(rich_help_panel=CARE)
+def simulate(
+    seeds: Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="How many seeds to run.")] = 10,
+    first_seed: Annotated[int, typer.Option("--first-seed", metavar="N", min=0, help="The first of them.")] = 1,
+    faults: Annotated[str, typer.Option("--faults", metavar="LIST", help="all, none, or names with commas.")] = "all",
+    minutes: Annotated[float, typer.Option("--minutes", metavar="M", min=0.1, help="Simulated minutes of each seed.")] = 10.0,
+    jobs: Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Processes side by side.")] = 1,
+    trace: Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Write the event log of the last seed there.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The whole daemon in virtual time against an exchange that misbehaves, from seeds; checks every promise after every event.
+
+    Exit code 1 where a promise breaks, with the command that repeats the seed.
+    """
+    from daemon import logs
+    from daemon.simulation import simulate as room
+
+    logs.configure("critical", "json")
+    summary = room.simulate(first_seed, seeds, faults, minutes, jobs, None if as_json else _progress(seeds), trace)
+    _say(summary, room.render(summary), as_json)
+    if summary["failed"]:
+        raise typer.Exit(Exit.FAILED)
+
+
+def _progress(seeds: int) -> Callable[[dict[str, Any]], None]:
+    """A line on standard error after each seed that broke, and a count."""
+    done = 0
+
+    def told(report: dict[str, Any]) -> None:
+        nonlocal done
+        done += 1
+        if report["broken"]:
+            typer.echo(f"seed {report['seed']} broke {report['broken'][0]['invariant']}", err=True)
+        elif done % 10 == 0 or done == seeds:
+            typer.echo(f"{done} of {seeds} seeds", err=True)
+
+    return told
 
 
 def _say(data: dict[str, Any], text: str, as_json: bool) -> None:

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from ccxt.base.errors import BadResponse, BaseError, DDoSProtection, RateLimitExceeded
+import aiohttp
+from ccxt.base.errors import BadResponse, BaseError, DDoSProtection, NetworkError, RateLimitExceeded
 
 from agents.core.errors import Throttled
 from daemon.venues.budget import (
@@ -123,6 +124,11 @@ class Throttle:
                 if self.listener is not None:
                     self.listener(error)
                 raise
+            except TimeoutError:
+                raise
+            except (aiohttp.ClientError, ConnectionError) as error:
+                # aiohttp's own, where a websocket is written to while it closes: ccxt passes it on as it is
+                raise NetworkError(f"{exchange.id}: {error!r}") from error
             except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
                 # ccxt's parsers throw these at an answer without a body, or with a page in place of JSON
                 raise BadResponse(f"{exchange.id}: an answer that cannot be read ({error!r})") from error
