@@ -19,7 +19,7 @@ from pathlib import Path
 SLOTS = 60
 _LAYOUT = struct.Struct(f"<8s16sdddQdq{SLOTS}d")
 _MAGIC = b"quartet1"
-_TRIES, _PAUSE_S = 20, 0.0005
+_TRIES, _PAUSE_S = 100, 0.0005
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class SharedWindow:
     """The same in a file that every process of this user opens by the exchange's name."""
 
     def __init__(self, path: Path, slot_s: float) -> None:
-        self._file = -1
+        self._file, self._tries = -1, _TRIES
         self._slot_s, self._boot, self._kept = slot_s, _boot_id(), Window(slot_s)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self.contended = 0
@@ -110,13 +110,15 @@ class SharedWindow:
         self.close()
 
     def _lock(self) -> bool:
-        for _ in range(_TRIES):
+        for _ in range(self._tries):
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._tries = _TRIES
                 return True
             except OSError:
                 time.sleep(_PAUSE_S)
         self.contended += 1
+        self._tries = 1  # whoever holds it stands still: it is waited for once, not at each call
         return False
 
     def _read(self) -> Window:
