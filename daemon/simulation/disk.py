@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from daemon.emergency import EmergencyRecord
 from daemon.journal import Journal
 from daemon.simulation.loop import Crashed
 
@@ -57,6 +58,17 @@ class Disk:
                 raise Crashed("killed after a commit, before what it allows was sent")
 
         tape.write, record._transact, record.commit = tape_write, guarded_transact, told_commit
+
+    def listen_to(self, emergency: EmergencyRecord) -> None:
+        """The room of the emergency record was taken before: it is never full, and what it commits is durable as well."""
+        record: Any = emergency
+        commit = record.commit
+
+        def told_commit(seq: int) -> None:
+            commit(seq)
+            self.committed()
+
+        record.commit = told_commit
 
     def _fatal_point(self) -> str:
         if self.deadly <= 0:

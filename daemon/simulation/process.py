@@ -122,6 +122,7 @@ class Life:
         labels = {"mode": "", "exchange": "", "instance": INSTANCE, "quote": QUOTE}
         status = Status(journal.name, labels, engine, door, lambda: learner.status)
         stop, latch, emergency = asyncio.Event(), Latch(folder), EmergencyRecord(folder)
+        machine.disk.listen_to(emergency)
         operator = self.operator = Operator(door, latch, status, stop)
         reconciler = Reconciler(
             venue, engine.ledger, door.push, lambda: door.depth, door.now, lambda reason: operator.halt({"reason": reason}),

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -303,6 +303,9 @@ class CcxtVenue:
         """The periodic truth, whatever the private stream says or does not say."""
         while True:
             await asyncio.sleep(self._options.sweep_s)
+            for cancel in desk.uncancelled():
+                with suppress(asyncio.QueueFull):
+                    self._cancels.put_nowait(cancel)
             for symbol in desk.moving():
                 desk.dirty.add(symbol)
                 try:

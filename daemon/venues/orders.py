@@ -58,6 +58,8 @@ class Tracked:
     looks: int = 0
     next_look: float | None = None
     cancel_wanted: bool = False
+    cancelling: bool = False
+    """Whether somebody is at it."""
     answered: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the create call has come to an end, whatever end."""
 
@@ -151,21 +153,30 @@ class OrderDesk:
         self._tell(Tracked(place), OrderState.REJECTED, reason)
 
     async def cancel(self, command: Cancel) -> None:
-        """Make one order go away, and find out how it ended."""
+        """Make one order go away, and find out how it ended. What does not succeed is in `uncancelled` from then on."""
         tracked = self.orders.get(command.order_id)
         if tracked is None:
             self.counts["cancel_of_unknown_order"] += 1
             log.warning("cancel_of_unknown_order", order_id=command.order_id, symbol=command.symbol)
             return
-        tracked.cancel_wanted = True
-        await tracked.answered.wait()
-        for pause in (0.2, 0.5, 1.0, 2.0):
-            if tracked.done or tracked.ending is not None or await self._cancel_once(tracked):
-                return
-            await asyncio.sleep(pause)
-        if not tracked.done and tracked.ending is None and tracked.state is not OrderState.UNKNOWN:
-            tracked.cancel_wanted = False
-            self._tell(tracked, OrderState.PARTIAL if tracked.filled else OrderState.OPEN, "cancel_failed")
+        tracked.cancel_wanted = tracked.cancelling = True
+        try:
+            await tracked.answered.wait()
+            for pause in (0.2, 0.5, 1.0, 2.0):
+                if tracked.done or tracked.ending is not None or await self._cancel_once(tracked):
+                    return
+                await asyncio.sleep(pause)
+            self.counts["cancel_failed"] += 1
+        finally:
+            tracked.cancelling = False
+
+    def uncancelled(self) -> list[Cancel]:
+        """Cancels that were wanted and have not come through, and that nobody is trying just now: to be sent again until they do."""
+        return [
+            Cancel(tracked.place.order_id, tracked.place.symbol)
+            for tracked in self.live()
+            if tracked.cancel_wanted and not tracked.cancelling and tracked.ending is None
+        ]
 
     # -- following -----------------------------------------------------------------------------------------------
 
