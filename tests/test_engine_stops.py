@@ -112,6 +112,15 @@ def test_a_fall_sells_by_the_stop_and_the_symbol_stays_at_zero_until_the_agent_s
     world.until(lambda: bool([p for p in buys(world.commands) if p.symbol == BTC]), 120)
 
 
+def test_a_print_that_fires_the_stop_counts_though_the_mark_never_came_down() -> None:
+    world = held(agents=("short_term", "market_making", "risk"))
+    stop = live_stop(world)
+    assert stop is not None and stop.place.trigger_price is not None
+    world.run.feed(Trade(Stamp(world.now), BTC, world.now, "wick", stop.place.trigger_price, D("0.001"), Side.SELL), world.now)
+    assert not stop.live and BTC in world.engine.stops.hits()
+    assert not [p for p in buys(world.pass_time(20)) if p.symbol == BTC] and world.violations == []
+
+
 def test_halt_keeps_stops_and_lets_them_cover_everything() -> None:
     world = held()
     stop = live_stop(world)

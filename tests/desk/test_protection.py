@@ -14,6 +14,7 @@ from agents.desk.gate import free_inventory, is_stop
 from agents.desk.limits import Limits
 from agents.desk.protection import DAEMON, EXCHANGE, NOBODY, OUTLIVES_NS, Need, Protection, resting
 from agents.desk.stops import Level
+from agents.market.state import MarketState
 from tests.desk.world import BTC, ETH, World
 
 D = Decimal
@@ -282,6 +283,8 @@ def test_the_planner_neither_cancels_a_stop_nor_takes_it_for_its_own_sale():
     assert [(c.side, c.quantity) for c in planned.commands] == [(Side.BUY, D("0.01"))], "and it is no self-trade"
     assert planned.needs == {BTC: Need()}
     assert world.plan(world.target({ETH: 0.0})).commands == (), "not wished for: held, and so is its stop"
+    world.market = MarketState((ETH,))
+    assert world.plan(world.target({ETH: 0.0})).commands == (), "without a price it is needed most"
 
 
 def test_a_planned_sale_waits_for_the_stop_and_says_what_it_needs():

@@ -249,8 +249,9 @@ def test_before_the_first_trade_the_bid_says_whether_a_stop_would_trigger() -> N
 
 def test_a_stop_sleeps_outside_the_book_and_locks_what_it_will_sell() -> None:
     exchange = fresh()
+    exchange.on_market(book([(99, 1)], [(101, 1)], 4))
     exchange.submit(stop("a", "4", "95"), 5)
-    assert exchange.balance(BTC) == (D(1), D(4))
+    assert exchange.balance(BTC) == (D(1), D(4)), "all of it, however little is displayed now"
     assert exchange.matcher(S).orders == []
     order = exchange.order(OrderId("a"))
     assert order is not None and order.asleep and order.state is OrderState.OPEN
@@ -370,6 +371,7 @@ def test_the_last_price_of_a_candle_that_nobody_traded_in_counts() -> None:
     exchange = with_candles()
     exchange.on_market(bar(0, 100, 101, 99, 100))
     assert brief(exchange.submit(stop("a", "1", "100"), HOUR)) == ["a rejected would_trigger"]
+    assert brief(exchange.submit(stop("b", "1", "99"), HOUR)) == ["b open"], "at the bid, but below the last price"
 
 
 @pytest.mark.parametrize("candles", [NoCandles(), CandleBook()])
