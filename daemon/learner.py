@@ -36,6 +36,8 @@ NICENESS = 10
 busy machine lets it starve for minutes before its first weights, and trading is disturbed no less (docs/performance.md)."""
 STARVED_SHARE = 0.05
 """Less of a processor than this, with work waiting, is no learning worth the name."""
+LOOK_S = 20.0
+"""Between two looks at a process that says nothing."""
 STARVED_REPORTS = 10
 """So many thin reports in a row, each at least a second after the one before."""
 HEALTHY_S = 60.0
@@ -264,21 +266,23 @@ class LearnerClient:
 
     async def _watch(self, process: Process) -> None:
         """Kill a process that says nothing for too long. One that only gets no processor is waited for, and that is said."""
-        silence_s = self._options.start_s
+        longest, silent_s, before = self._options.start_s, 0.0, 0.0
         while True:
-            before = _processor(process.pid)[1]
+            look_s = min(longest, LOOK_S)
             try:
-                async with asyncio.timeout(silence_s):
+                async with asyncio.timeout(look_s):
                     await self._heard.wait()
                 self._heard.clear()
-                silence_s = self._options.silence_s
+                longest, silent_s, before = self._options.silence_s, 0.0, _processor(process.pid)[1]
             except TimeoutError:
+                silent_s += look_s
                 state, after = _processor(process.pid)
-                if not starving(state, after - before, silence_s):
-                    self._hung = f"the learner said nothing for {silence_s:g} s"
+                if starving(state, after - before, silent_s):
+                    self._say_starved(f"it had {after - before:.1f} s of a processor in {silent_s:g} s")
+                elif silent_s >= longest:
+                    self._hung = f"the learner said nothing for {longest:g} s"
                     _kill(process)
                     return
-                self._say_starved(f"it had {after - before:.1f} s of a processor in {silence_s:g} s")
 
     def _say_starved(self, words: str) -> None:
         if words and not self.status["starved"]:
@@ -354,8 +358,8 @@ class NoLearner:
 
 
 def starving(state: str, used_s: float, silence_s: float) -> bool:
-    """Whether a silent process would run if it could: it is runnable (R), and was hardly let run. A hung one sleeps, or spins."""
-    return state == "R" and used_s < STARVED_SHARE * silence_s
+    """Whether a silent process would run if it could: it is runnable or reads its files (R, D), and was hardly let run. A hung one sleeps, or spins."""
+    return state in ("R", "D") and used_s < STARVED_SHARE * silence_s
 
 
 def _processor(pid: int) -> tuple[str, float]:

@@ -174,7 +174,7 @@ async def test_a_learner_that_hangs_is_started_again_where_it_was_and_serving_go
         Actors.from_payload(following.payload, "spec")
 
 
-@pytest.mark.parametrize(("state", "used_s", "expected"), [("R", 0.1, True), ("R", 170.0, False), ("S", 0.0, False), ("T", 0.0, False), ("", 0.0, False)])
+@pytest.mark.parametrize(("state", "used_s", "expected"), [("R", 0.1, True), ("D", 8.9, True), ("R", 9.1, False), ("S", 0.0, False), ("T", 0.0, False), ("", 0.0, False)])
 def test_a_hungry_process_is_not_a_hung_one(state, used_s, expected):
     assert starving(state, used_s, 180.0) is expected
 
