@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ccxt.pro
@@ -18,9 +19,10 @@ import pytest
 
 from agents.core.instruments import Symbol
 from agents.core.orders import client_order_id
+from daemon import watchdog
 from daemon.exchange_process import rehearsal_exchange
 from daemon.venues.client import Exchange, ExchangeOptions, build_client, close_client
-from daemon.watchdog import FIRED, Charge
+from daemon.watchdog import FIRED, Charge, Watchdog
 from daemon.watchdog_process import Daemon, Rescue, serve
 
 ROOT = Path(__file__).parents[2]
@@ -276,6 +278,67 @@ async def test_a_pipe_that_closes_before_a_charge_came_is_no_daemon_lost() -> No
     reader = asyncio.StreamReader()
     reader.feed_eof()
     assert await serve(reader) == 0 != FIRED
+
+
+async def test_beats_without_progress_are_no_life() -> None:
+    reader, daemon = asyncio.StreamReader(), Daemon()
+    async with asyncio.TaskGroup() as group:
+        hearing = group.create_task(daemon.listen(reader))
+        waiting = group.create_task(daemon.lost(1.2))
+        while not waiting.done():
+            reader.feed_data(b"beat 7\n")
+            await asyncio.sleep(0.05)
+        assert waiting.result() == "the daemon made no progress for 1.2 s"
+        hearing.cancel()
+
+
+async def test_time_in_which_nobody_could_be_heard_is_not_held_against_the_daemon() -> None:
+    """After this process itself was stopped, the daemon's beats are in the pipe: they are read before anything is judged."""
+    reader, daemon, loop = asyncio.StreamReader(), Daemon(), asyncio.get_running_loop()
+    ahead = 0.0
+    clock, loop.time = loop.time, lambda: clock() + ahead  # type: ignore[method-assign]
+    async with asyncio.TaskGroup() as group:
+        hearing = group.create_task(daemon.listen(reader))
+        waiting = group.create_task(daemon.lost(5.0))
+        await asyncio.sleep(0)
+        ahead = 3600.0
+        await asyncio.sleep(0.1)
+        reader.feed_data(b"beat 8\n")
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        reader.feed_data(b"goodbye\n")
+        assert await waiting == ""
+        hearing.cancel()
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [("import sys; sys.exit(7)", "it ended with code 7"), ("import time; time.sleep(60)", "it said nothing for 0.3 s")],
+)
+async def test_a_watchdog_that_dies_or_hangs_is_replaced_at_a_growing_distance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, reason: str
+) -> None:
+    monkeypatch.setattr(watchdog, "SILENCE_S", 0.3)
+    monkeypatch.setattr(watchdog, "BEAT_S", 0.1)
+    monkeypatch.setattr(watchdog, "EXIT_S", 0.2)
+    pauses, ended = [], asyncio.Event()
+    monkeypatch.setattr(watchdog, "FIRST_BACKOFF_S", 0.01)
+
+    def noted(event: str, **words: Any) -> None:
+        if event == "watchdog_ended":
+            pauses.append((words["reason"], words["restart_in_s"]))
+            if len(pauses) == 3:
+                ended.set()
+
+    monkeypatch.setattr(watchdog, "log", SimpleNamespace(error=noted, info=noted))
+    charge = charged(ExchangeOptions("rehearsal", "http://127.0.0.1:9"), tmp_path)
+    guard = Watchdog(charge, lambda: 1, lambda: True, (sys.executable, "-S", "-c", script))
+    async with asyncio.timeout(BOUND_S), asyncio.TaskGroup() as group:
+        running = group.create_task(guard.run())
+        await ended.wait()
+        running.cancel()
+    assert pauses == [(reason, 0.01), (reason, 0.02), (reason, 0.04)]
+    assert guard.status["state"] == "off"
 
 
 def test_a_charge_is_one_line_and_comes_back_whole(tmp_path: Path) -> None:
