@@ -41,15 +41,14 @@ def speed(run: Run) -> float:
 
 def table(found: dict[str, list[Run]]) -> str:
     """Markdown, a row a variant; each is held against plain SAC over the seeds that both have played."""
-    lines = ["| option | last evaluation, by seed | mean of all evaluations, by seed | ahead of plain | time, plain 1 |", "|---|---|---|---|---|"]
+    lines = ["| option | last evaluation, by seed | mean of all evaluations, by seed | ahead of plain |", "|---|---|---|---|"]
     for name, own in found.items():
         plain = found["plain"][: len(own)]
         if not own:
             continue
         last, mean = (", ".join(f"{value:,.0f}" for value in values) for values in ([r.means[-1] for r in own], [speed(r) for r in own]))
         ahead = sum(speed(one) > speed(other) for one, other in zip(own, plain, strict=True))
-        cost = statistics.median(one.seconds / other.seconds for one, other in zip(own, plain, strict=True))
-        lines.append(f"| {name} | {last} | {mean} | {'' if name == 'plain' else f'{ahead} of {len(own)}'} | {cost:.1f} |")
+        lines.append(f"| {name} | {last} | {mean} | {'' if name == 'plain' else f'{ahead} of {len(own)}'} |")
     return "\n".join(lines)
 
 
