@@ -15,13 +15,18 @@ from daemon.settings import Settings
 from daemon.wiring import engine_config, frictions
 
 
-async def exchange(settings: Settings, port: int, announce: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Serve the rehearsal exchange alone until a signal, or until its tape ends; `announce` gets address, symbols and keys."""
+async def exchange(
+    settings: Settings, port: int, announce: Callable[[dict[str, Any]], None], *, faults: bool = False
+) -> dict[str, Any]:
+    """Serve the rehearsal exchange alone until a signal, or until its tape ends; `announce` gets address, symbols and keys.
+
+    With `faults` it misbehaves on request (docs/rehearsal.md).
+    """
     rehearsal = settings.rehearsal
     recorded = rehearsal.data is not None
     config = RehearsalConfig(
         port=port, speed=1.0 if recorded else rehearsal.speed, seed=rehearsal.seed, data=rehearsal.data,
-        symbols=() if recorded else settings.exchange.symbols, balances=rehearsal.balances, trade_rate=rehearsal.trade_rate,
+        symbols=() if recorded else settings.exchange.symbols, balances=rehearsal.balances, trade_rate=rehearsal.trade_rate, faults=faults,
     )  # fmt: skip
     served: dict[str, Any] = {}
 

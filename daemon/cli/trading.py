@@ -124,6 +124,7 @@ def _moment(flag: str, text: str | None) -> int | None:
 @app.command(rich_help_panel=RUN)
 def exchange(
     port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="Port on loopback; 0 takes a free one.")] = 0,
+    faults: Annotated[bool, typer.Option("--faults", help="Misbehave on request, over /rehearsal/faults; see docs/rehearsal.md.")] = False,
     data: Data = None,
     speed: Speed = None,
     symbols: Symbols = None,
@@ -139,4 +140,4 @@ def exchange(
     speak(settings)
     from daemon import offline
 
-    tell(run(offline.exchange(settings, port, lambda address: tell(address, as_json))), as_json)
+    tell(run(offline.exchange(settings, port, lambda address: tell(address, as_json), faults=faults)), as_json)
