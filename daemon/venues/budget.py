@@ -74,7 +74,7 @@ class Budget:
         self.order_limits: dict[str, float] = {}
         """Header of an order count -> how many orders the exchange takes in that interval."""
         self.waits = 0
-        slot_s = window_s / SLOTS
+        slot_s = window_s / (SLOTS - 1)  # the oldest slot is let go as a whole: one more, so that nothing goes before its time
         self._window: PrivateWindow | SharedWindow = PrivateWindow(slot_s)
         if place is not None:
             try:
