@@ -20,7 +20,7 @@ from agents.core.events import (
     Stamp,
     stamped,
 )
-from agents.core.instruments import Side
+from agents.core.instruments import Side, Symbol
 from agents.core.orders import OrderId, OrderState
 from daemon.left import cursor_of, left_behind, plain_cursor
 from daemon.recovery import Recovery, recover
@@ -329,6 +329,14 @@ def test_a_position_that_the_owner_sold_leaves_the_book_at_its_cost() -> None:
     ledger = opened(world.recover())
     assert (ledger.position(BTC), ledger.balances[COIN], ledger.average_price(BTC)) == (D("0.1"), D("0.1"), D(100))
     assert ledger.equity({BTC: D(100)}) == D(1000)
+
+
+def test_fees_in_a_third_currency_go_on_counting_in_equity() -> None:
+    world = dead_with_an_order()
+    world.alive = True
+    world.execute(world.orders[0], D("0.1"), (BNB, D("0.5")), told=True)
+    marks = {BTC: D(100), Symbol("BNB/USDT"): D(300)}
+    assert opened(world.recover()).equity(marks) == world.whole.equity(marks) == D(850)
 
 
 def test_rounding_is_booked_and_a_tenth_of_a_cent_is_not_rounding() -> None:

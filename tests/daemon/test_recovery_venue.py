@@ -256,13 +256,36 @@ async def test_a_time_cursor_pages_through_equal_milliseconds_and_finds_late_tra
     assert len(told) == len(set(told)) == 1236
 
 
+async def test_a_millisecond_with_more_trades_than_a_page_does_not_stop_the_cursor() -> None:
+    exchange, outbox = TimedExchange(limit=100), Outbox()
+    reader = FillReader(exchange, Throttle(1.0), outbox, lambda *_: OrderId("q-main-1-1-0"), lambda _: None)
+    reader.begin(BTC, Cursor(ms=1))
+    for number in range(160):
+        exchange.trade(f"t{number}", 1_700_000_000_000 + (number >= 150))
+    assert await reader.sweep(BTC) == 110  # an exchange that is asked by time shows no more of one millisecond than a page
+
+
+def test_what_lies_beyond_a_cursor_is_known_by_name_and_a_late_one_is_not_settled() -> None:
+    cursor = Cursor().beyond([(0, "1"), (1000, "2"), (OVERLAP_MS, "7"), (OVERLAP_MS + 500, "9")])
+    assert (cursor.trade_id, cursor.ms) == (1, 500)
+    assert cursor.known == {(1000, "2"), (OVERLAP_MS, "7"), (OVERLAP_MS + 500, "9")}
+    assert not cursor.settled("8", 1000, by_id=True)
+    assert cursor.settled("1", OVERLAP_MS, by_id=True)
+    assert cursor.settled("x", 499, by_id=False)
+
+
 async def test_what_was_settled_before_the_session_is_not_told_when_one_order_is_asked_for() -> None:
     async with scripted_binance() as server:
         order = accept(server, "q-main-1-1-0")
         first = server.fill(order, "0.04")
         first["time"] -= 2 * OVERLAP_MS
-        fill = Fill(Stamp(0), BTC, first["time"] * 1_000_000, OrderId("q-main-1-1-0"), "500", Side.BUY, D(100), D("0.04"), D(0), USDT, True)
-        left = history([place(1)], [opened(order), fill])
+        server.fill(order, "0.01")
+        told_then = [
+            Fill(Stamp(0), BTC, t["time"] * 1_000_000, OrderId("q-main-1-1-0"), str(t["id"]), Side.BUY, D(100), D(t["qty"]), D(0), USDT, True)
+            for t in server.my_trades
+        ]
+        left = history([place(1)], [opened(order), *told_then])
+        assert left.cursors[BTC].trade_id == 500
         async with started(server, left) as (venue, recovery, told):
             assert fills(recovery.events) == []
             _, desk = await venue.open()
