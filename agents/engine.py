@@ -27,6 +27,7 @@ from agents.core.ledger import Ledger
 from agents.core.orders import Cancel, Command, OrderState
 from agents.desk import safety
 from agents.desk.attribution import Attribution
+from agents.desk.cadence import Cadence
 from agents.desk.coordinator import coordinate
 from agents.desk.council import Council
 from agents.desk.decision import NOTHING, Decision, Effects, EngineConfig
@@ -38,13 +39,12 @@ from agents.desk.protection import Need, Protection, resting
 from agents.desk.rewards import CADENCES_NS, NO_FAULTS, RewardBook, RewardParams
 from agents.desk.sheet import PlanContext, PlanMemory
 from agents.desk.stops import Stops
-from agents.desk.wishes import LONG_TERM, MARKET_MAKING, ORDER, PORTFOLIO, RISK, SHORT_TERM, LongTermWish, StandingWishes, Wish
+from agents.desk.wishes import MARKET_MAKING, ORDER, PORTFOLIO, LongTermWish, StandingWishes, Wish
 from agents.market.observation import ACTION_SIZES, SPEC_HASH, STATE_SIZES, Context, Experience, Observation, observe
 from agents.market.state import MarketState
 from agents.serving.actors import Actors
 
 DAY = 86_400 * NS
-WARM_WITHIN_NS = 10 * NS
 _FLOW = frozenset((*MARKET_EVENTS, Tick))
 """What concerns neither the account nor the desk."""
 _NOT_OURS = (KeyboardInterrupt, SystemExit, GeneratorExit)
@@ -75,12 +75,10 @@ class Engine:
         """What went wrong inside the desk, by name: refused weights, agents and decisions that failed."""
         self.failed = 0
         """Turns of agents that ended in an error of theirs."""
-        self._council = Council(config)
+        self._council, self._cadence = Council(config), Cadence(config)
         self._number = 0
         self._next_plan = 0
         self._requote_ns = int(config.requote_after_s * NS)
-        self._is_warm, self._first_mark = False, 0
-        self._passed: dict[str, int] = {}
         self._memory = PlanMemory()
         self._day = _Day()
 
@@ -90,8 +88,8 @@ class Engine:
         """Take one fact; return what follows from it. Never raises for bad data: that is refused and counted."""
         self.market.apply(event)
         swapped = type(event) not in _FLOW and self._account(event)
-        warm = self.halted or self._cancel_all or (bool(self.config.agents) and self._warm(event.stamp.at))
-        due = self._due() if warm and not self._cancel_all else ()
+        warm = self.halted or self._cancel_all or self._cadence.warm(event.stamp.at, self.market, self.ledger)
+        due = self._cadence.due(self.market) if warm and not self._cancel_all else ()
         if not warm or (not due and event.stamp.at < self._next_plan):
             return Effects(swapped=swapped) if swapped else NOTHING
         return self._decide(event.stamp, due, swapped)
@@ -153,38 +151,6 @@ class Engine:
             self._count(f"weights_refused_{type(error).__name__}")
             return False
         self.weights_version = event.version
-        return True
-
-    def _due(self) -> tuple[str, ...]:
-        """Agents whose cadence boundary has passed since they last spoke, in the order of wishes."""
-        marks = {
-            LONG_TERM: self.market.closed("1h"),
-            SHORT_TERM: self.market.closed("1m"),
-            MARKET_MAKING: self.market.now // int(self.config.market_making_cadence_s * NS) if self.market.has_books else 0,
-            RISK: self.market.closed("1m"),
-        }
-        return tuple(agent for agent in self.config.agents if marks[agent] > self._passed.get(agent, 0) and self._note(agent, marks[agent]))
-
-    def _warm(self, at: int) -> bool:
-        """Nothing is decided before every symbol has a price, or the late ones had their time: a slow agent speaks for all at once.
-
-        The price must be a book's: candles before the first book are history, and what an earlier session left is neither valued
-        nor sold at them. On a tape of candles alone they are all there is.
-        """
-        if not self._is_warm:
-            known = sum(self._priced(s) for s in self.symbols)
-            if known:
-                self._first_mark = self._first_mark or at
-            self._is_warm = known == len(self.symbols) or bool(known and at - self._first_mark > WARM_WITHIN_NS)
-        return self._is_warm
-
-    def _priced(self, symbol: Symbol) -> bool:
-        if symbol not in self.ledger.instruments:
-            return False
-        return self.market.mark(symbol) is not None if self.config.candles_only else self.market.book(symbol).mid is not None
-
-    def _note(self, agent: str, mark: int) -> bool:
-        self._passed[agent] = mark
         return True
 
     def _decide(self, stamp: Stamp, due: tuple[str, ...], swapped: bool) -> Effects:

@@ -178,10 +178,10 @@ def test_cancel_all_under_halt_lasts_until_resume() -> None:
 
 def test_cancel_all_costs_no_agent_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     world = held()
-    passed = dict(world.engine._passed)
+    passed = dict(world.engine._cadence.passed)
     monkeypatch.setattr(world.engine.market, "closed", lambda timeframe: 10**30)
     world.tell(CancelAll(UNSTAMPED, "test"))
-    assert world.engine._passed == passed
+    assert world.engine._cadence.passed == passed
 
 
 def adopt(world: World, trigger: str, quantity: str = "0.015") -> OrderId:
