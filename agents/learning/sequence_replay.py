@@ -55,7 +55,7 @@ class SequenceReplay:
                 return known
         fresh = self._fresh(sequence)
         for at in range(self.steps - fresh, self.steps):
-            last = self.frames.push(sequence[at], first=fresh == self.steps and at == 0)
+            last = self.frames.push(sequence[at])
         return last
 
     def _fresh(self, sequence: Floats) -> int:
