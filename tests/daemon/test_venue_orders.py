@@ -277,6 +277,52 @@ async def test_a_fill_that_comes_before_the_acknowledgement_is_kept_for_it() -> 
         assert told.story() == ["open", "fill", "filled"]
 
 
+async def test_hints_twice_out_of_order_and_after_the_cancel_make_each_fill_once() -> None:
+    async with trading() as (server, told):
+        await told.venue.send(place(quantity="0.3"))
+        await until(lambda: "open" in told.states())
+        order = server.orders[0]
+        first = server.fill(order, "0.1")
+        early = dict(order)
+        second = server.fill(order, "0.1")
+        for state, trade in ((order, second), (early, first), (order, second), (early, first), (early, None)):
+            await server.report(state, trade)
+        await until(lambda: len(told.fills) == 2)
+        await told.venue.send(Cancel(OrderId("q-main-1-1-0"), BTC))
+        await until(lambda: "canceled" in told.states())
+        last = server.fill(order, "0.05")  # it had happened before the cancel, and is told after it
+        order["status"] = "CANCELED"
+        await server.report(order, last)
+        await server.report(early, first)
+        await until(lambda: len(told.fills) == 3)
+        await told.venue.sweep([BTC])
+        assert [fill.trade_id for fill in told.fills] == ["500", "501", "502"]
+        assert told.states()[-1] == "canceled"
+
+
+async def test_a_private_stream_that_is_terminated_costs_time_and_no_fill() -> None:
+    async with trading() as (server, told):
+        await told.venue.send(place())
+        await until(lambda: "open" in told.states())
+        for socket in list(server.users):
+            await socket.send_str('{"subscriptionId": 0, "event": {"e": "eventStreamTerminated", "E": 1}}')
+        server.fill(server.orders[0], "0.04")
+        await until(lambda: len(told.fills) == 1)
+        server.fill(server.orders[0], "0.06")
+        await until(lambda: "filled" in told.states())
+        assert told.story()[-1] == "filled"
+
+
+async def test_an_order_that_nobody_was_told_of_is_followed_from_its_own_record() -> None:
+    async with trading() as (server, told):
+        for user in list(server.users):
+            await user.close()
+        await told.venue.send(place())
+        await until(lambda: "open" in told.states())
+        server.orders[0] |= {"status": "EXPIRED"}
+        await until(lambda: "expired" in told.states())
+
+
 async def test_an_immediate_order_is_filled_and_expired_from_its_answer() -> None:
     async with trading() as (server, told):
 
