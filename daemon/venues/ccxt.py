@@ -56,9 +56,11 @@ class CcxtVenue:
     """A feed plus an account. Fills come from the account's trades; private streams only tell when to look."""
 
     def __init__(
-        self, feed: CcxtFeed, account: ExchangeOptions, clock: Callable[[], int], instance: str, options: VenueOptions | None = None
-    ) -> None:
+        self, feed: CcxtFeed, account: ExchangeOptions, clock: Callable[[], int], instance: str, options: VenueOptions | None = None,
+        factory: Callable[[ExchangeOptions], Exchange] = build_client,
+    ) -> None:  # fmt: skip
         self._feed, self._account, self._clock, self._instance = feed, account, clock, instance
+        self._factory = factory
         self._symbols = feed.symbols
         self._options = options = options or VenueOptions()
         self._outbox = Outbox()
@@ -122,7 +124,7 @@ class CcxtVenue:
         """
         async with self._opening:
             if self._exchange is None or self._desk is None:
-                exchange = build_client(self._account)
+                exchange = self._factory(self._account)
                 try:
                     link = Link(exchange, self._throttle, self._options.link)
                     window_s = self._options.window_s if dials_loopback(self._account) else link.window_s(self._options.window_s)
@@ -161,7 +163,8 @@ class CcxtVenue:
         _, desk = await self.open()
         for symbol, cursor in cursors.items():
             desk.fills.begin(symbol, cursor)
-        desk.adopt(orders, past or {}, epoch, self._clock())
+        ahead_ms = (self._link.clock.offset_ms if self._link is not None else None) or 0.0
+        desk.adopt(orders, past or {}, epoch, self._clock() - round(ahead_ms * 1_000_000))
 
     async def cancel_strays(self, strays: Sequence[OrderView]) -> None:
         """Cancel open orders of our prefix that nobody follows. Raises Unreachable."""

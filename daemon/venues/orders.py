@@ -116,13 +116,14 @@ class OrderDesk:
     def adopt(self, orders: Iterable[Adopted], past: Mapping[str, OrderId], epoch: int | None = None, at: int = 0) -> None:
         """Go on following orders of an earlier session; nothing that they carry is told again.
 
-        `past` names that session's ended orders by the exchange's ids, for fills that come late. `epoch` and `at` (ns) are of the
-        session that starts now.
+        `past` names that session's ended orders by the exchange's ids, for fills that come late. `epoch` is the session that
+        starts now, `at` its time by the exchange's clock (ns).
         """
         self._past.update(past)
         self.epoch, self._since = epoch, at
         for order in orders:
-            tracked = Tracked(order.place, order.state, order.venue_order_id, order.reported or None, order.filled, sent_at=_now())
+            age_s = 0.0  # its window began when it was sent, in whatever session
+            tracked = Tracked(order.place, order.state, order.venue_order_id, order.reported or None, order.filled, sent_at=_now() - age_s)
             tracked.answered.set()
             self.orders[order.place.order_id] = tracked
             if tracked.venue_order_id:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from agents.core.errors import ConfigError, Unreachable
 from agents.core.events import Adjustment, AdjustmentKind, Event, Fill, OrderUpdate, Reconciled, Stamp, stamped
-from agents.core.instruments import Currency, Side, Symbol
+from agents.core.instruments import NS, Currency, Side, Symbol
 from agents.core.orders import Cancel, OrderId, OrderState, Place
 from daemon.by_hand import reconcile, render
 from daemon.door import Door
@@ -146,6 +147,19 @@ async def test_an_intent_without_an_answer_is_found_by_its_client_id_or_given_up
             await until(lambda: states(told, "q-main-1-2-0") == ["rejected"])
             (last,) = [event for event in told if isinstance(event, OrderUpdate) and event.order_id == "q-main-1-2-0"]
             assert last.reason == "not_found"
+
+
+async def test_the_window_of_an_adopted_intent_began_when_it_was_sent() -> None:
+    """Else a daemon that dies again and again carries every one of them from life to life, as exposure."""
+    async with scripted_binance() as server:
+        venue = new_venue(server, replace(QUICK, window_s=6.0))
+        recovery = recover(history([place(1), place(2)]), await venue.truth(Asked()), USDT, D(1000), "main", epoch=1)
+        old, young = recovery.orders
+        await venue.adopt([replace(old, created=old.created - 10 * NS), young], recovery.cursors, recovery.past, recovery.epoch)
+        async with running(venue) as told:
+            await until(lambda: states(told, old.place.order_id) == ["rejected"])
+            assert states(told, young.place.order_id) == []
+        await venue.close()
 
 
 async def test_nothing_is_cancelled_before_recovery_says_so_and_manual_orders_never() -> None:
@@ -355,6 +369,14 @@ async def test_an_order_of_a_later_session_is_another_daemons_and_is_left_to_the
         theirs = accept(server, "q-main-9-1-0")
         await venue.compare()
         assert (theirs["status"], venue.rivals, venue.strays) == ("NEW", ["q-main-9-1-0"], [])
+
+
+async def test_one_made_long_after_the_start_is_another_daemons_too_and_time_is_the_exchanges() -> None:
+    async with scripted_binance() as server, started(server, history([])) as (venue, _, _):
+        theirs = accept(server, "q-main-1-8-0")
+        theirs["time"] += 60_000
+        await venue.compare()
+        assert (theirs["status"], venue.rivals) == ("NEW", ["q-main-1-8-0"])
 
 
 # -- what must not be believed, what does not stand still --------------------------------------------------------------------------
