@@ -122,7 +122,7 @@ class OrderDesk:
         self._past.update(past)
         self.epoch, self._since = epoch, at
         for order in orders:
-            age_s = 0.0  # its window began when it was sent, in whatever session
+            age_s = max(0, at - order.created) / NS if at else 0.0  # its window began when it was sent, in whatever session
             tracked = Tracked(order.place, order.state, order.venue_order_id, order.reported or None, order.filled, sent_at=_now() - age_s)
             tracked.answered.set()
             self.orders[order.place.order_id] = tracked
