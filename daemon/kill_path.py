@@ -41,8 +41,9 @@ class Account(Venue, Protocol):
 
 
 def unsettled(engine: Engine) -> list[str]:
-    """Orders that should be gone when nothing more is wanted; protective stops may stay."""
-    return [o.place.order_id for o in engine.ledger.live_orders() if o.place.trigger_price is None or engine.flattening]
+    """Orders that should be gone when nothing more is wanted; protective stops that rest may stay."""
+    keep = engine.config.keep_stops and not engine.flattening
+    return [order.place.order_id for order in safety.loose_ends(engine.ledger, keep)]
 
 
 def settled(engine: Engine, *, flat: bool) -> bool:

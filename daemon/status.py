@@ -32,6 +32,7 @@ class Status:
         self.refused: Counter[str] = Counter()
         self._bound: list[dict[str, Any]] = []
         self.ready = False
+        self._problems = 0
         self.rebuilds: Callable[[], int] = lambda: 0
         self.details: dict[str, Callable[[], Mapping[str, Any]]] = {}
         """Further rooms that describe themselves, by name."""
@@ -49,6 +50,9 @@ class Status:
             case _:
                 pass
         self.orders += sum(isinstance(command, Place) for command in effects.commands)
+        if len(self._engine.problems) > self._problems:
+            self._problems = len(self._engine.problems)
+            log.error("engine_problem", problems=dict(self._engine.problems))
         if (decision := effects.decision) is not None:
             self._last_decision = decision.stamp.at
             self.decisions.update(decision.agents)
@@ -79,6 +83,8 @@ class Status:
             "halted": engine.halted,
             "flattening": engine.flattening,
             "reconciled": engine.risk.reconciled,
+            "stops": engine.held(),
+            "problems": dict(engine.problems),
             "ready": self.ready,
             "notes": dict(self.notes),
             **{name: dict(describe()) for name, describe in self.details.items()},

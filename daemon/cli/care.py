@@ -27,6 +27,18 @@ def explain(
     _say(story, room.render(story), as_json)
 
 
+@app.command(rich_help_panel=LOOK)
+def capabilities(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="EXCHANGE...", help="ccxt ids; the large ones if left out.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What exchanges can do for the safety of orders, and which of them `trade --live` refuses; dials nothing."""
+    from daemon.venues import capabilities as room
+
+    rows = room.table(ids or room.TABLE)
+    _say({"exchanges": rows}, room.render(rows), as_json)
+
+
 @app.command(rich_help_panel=CARE)
 def doctor(
     live: Annotated[bool, typer.Option("--live", help="Examine the account too: its key and that key's rights.")] = False,

@@ -8,10 +8,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import ccxt.async_support
-import ccxt.pro
 
 from agents.core.errors import ConfigError
-from daemon.venues.client import REHEARSAL, REHEARSAL_PROTOCOL, Exchange
+from daemon.venues.client import REHEARSAL, REHEARSAL_PROTOCOL, Exchange, exchange_class
 from daemon.venues.client_ids import NAMED, IdRule
 
 BY_RECORD, BY_LISTS, NO_LOOKUP = "record", "lists", ""
@@ -118,8 +117,7 @@ def read(exchange: Exchange, overrides: Mapping[str, Any] | None = None) -> Capa
 def of(exchange_id: str, overrides: Mapping[str, Any] | None = None) -> Capabilities:
     """The capabilities of a ccxt id (or `rehearsal`), without dialling anything. Raises ConfigError as `read` does."""
     protocol = REHEARSAL_PROTOCOL if exchange_id == REHEARSAL else exchange_id
-    module = ccxt.pro if protocol in ccxt.pro.exchanges else ccxt.async_support
-    return read(getattr(module, protocol)(), overrides)
+    return read(exchange_class(protocol)(), overrides)
 
 
 def missing(caps: Capabilities) -> list[str]:
@@ -226,6 +224,11 @@ said in `exchange.capabilities`.
 Refused, and why:
 
 {refusals}
+
+**What was tried.** Only Binance's protocol, against the rehearsal exchange and a second server of it. Of okx, kraken, gate, bitget,
+kucoin and htx the client ids and heartbeats were looked up; the client ids of mexc, cryptocom, bybit and coinbase and most request
+windows are from general knowledge of their documentation. Check yours on its testnet with `quartet doctor --live` and `quartet drill`
+before real money.
 """
 
 

@@ -104,7 +104,7 @@ def build_client(options: ExchangeOptions) -> Exchange:
         config["verify"] = False  # there is nothing to verify on plain http; loading the certificates takes 50 ms each time
     if options.ca_file is not None:
         config["session"] = _session(options)
-    exchange = _exchange_class(protocol)(config)
+    exchange = exchange_class(protocol)(config)
     exchange.enableLastHttpResponse = exchange.enableLastJsonResponse = False  # bodies of megabytes, kept for nobody
     if local:
         exchange.timeout_on_exit = 0
@@ -201,7 +201,8 @@ def nearest(word: str, known: list[str], what: str) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else f"; there are {len(known)} known {what}, none like it"
 
 
-def _exchange_class(protocol: str) -> Any:
+def exchange_class(protocol: str) -> Any:
+    """ccxt's class of an id, with websockets where it has them. Raises ConfigError naming the nearest known ones."""
     known = sorted(set(ccxt.pro.exchanges) | set(ccxt.async_support.exchanges))
     if protocol not in known:
         raise ConfigError(f"exchange.id: {protocol!r} is not an exchange that ccxt knows{nearest(protocol, known, 'exchanges')}")
