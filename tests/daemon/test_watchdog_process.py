@@ -282,7 +282,7 @@ async def test_a_pipe_that_closes_before_a_charge_came_is_no_daemon_lost() -> No
 
 async def test_beats_without_progress_are_no_life() -> None:
     reader, daemon = asyncio.StreamReader(), Daemon()
-    async with asyncio.TaskGroup() as group:
+    async with asyncio.timeout(BOUND_S), asyncio.TaskGroup() as group:
         hearing = group.create_task(daemon.listen(reader))
         waiting = group.create_task(daemon.lost(1.2))
         while not waiting.done():
