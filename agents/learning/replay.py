@@ -12,6 +12,7 @@ import mmap
 import os
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,6 +67,21 @@ def row_dtype(state_dim: int, action_dim: int) -> np.dtype[np.void]:
     return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size})
 
 
+def _in_memory(size: int) -> NDArray[np.uint8]:
+    """Zeros on whole pages, huge ones where the system has them: rows drawn at random lie all over, and each page looked up costs.
+
+    Raises MemoryError.
+    """
+    try:
+        block = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, OverflowError):
+        raise MemoryError from None
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):
+            block.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(block, np.uint8)
+
+
 def _checksums(rows: NDArray[Any]) -> list[int]:
     size = rows.dtype.itemsize
     raw = rows.view(np.uint8).data
@@ -94,9 +110,7 @@ class ReplayBuffer:
         self._groups = TimeGroups()
         if path is None:
             self._header: NDArray[Any] = np.zeros(1, _HEADER)
-            raw = np.zeros(capacity * self._dtype.itemsize + _LINE, np.uint8)
-            start = -raw.ctypes.data % _LINE
-            self._rows: NDArray[Any] = raw[start : start + capacity * self._dtype.itemsize].view(self._dtype)
+            self._rows: NDArray[Any] = _in_memory(capacity * self._dtype.itemsize).view(self._dtype)
             self._fresh_header()
         else:
             self._open(path)
