@@ -73,7 +73,7 @@ async def _client(settings: Settings, server: RehearsalExchange | None) -> Async
         elif not keys and chosen.id == "rehearsal":
             keys = {"api_key": TEST_KEY, "secret": TEST_SECRET}  # known to everybody, good on loopback only
     base_url = server.base_url if server is not None else chosen.base_url
-    options = ExchangeOptions(chosen.id, base_url, chosen.ca_file, timeout_ms=int(REQUEST_S * 1000))
+    options = ExchangeOptions(chosen.id, base_url, chosen.ca_file, timeout_ms=int(REQUEST_S * 1000), weight_share=chosen.weight_share)
     exchange = build_client(replace(options, **keys))  # type: ignore[arg-type]  # three names, all of texts
     try:
         yield _Account(settings, exchange)
@@ -83,7 +83,7 @@ async def _client(settings: Settings, server: RehearsalExchange | None) -> Async
 
 def _capabilities(settings: Settings) -> Finding:
     try:
-        found = capabilities.of(settings.exchange.id, _overrides(settings))
+        found = capabilities.of(settings.exchange.id, settings.exchange.capabilities)
     except ConfigError as error:
         return Finding("capabilities", FAIL, str(error), "correct exchange.capabilities")
     if lacks := capabilities.missing(found):
@@ -95,10 +95,6 @@ def _capabilities(settings: Settings) -> Finding:
     return Finding("capabilities", OK, said)
 
 
-def _overrides(settings: Settings) -> dict[str, Any]:
-    return dict(getattr(settings.exchange, "capabilities", {}))
-
-
 class _Account:
     """One exchange object and the questions to it."""
 
@@ -106,7 +102,7 @@ class _Account:
         self._settings, self._exchange = settings, exchange
         self._throttle = Throttle(REQUEST_S)
         self._symbols = tuple(map(Symbol, settings.exchange.symbols))
-        rule = capabilities.read(exchange).client_id
+        rule = capabilities.read(exchange, settings.exchange.capabilities).client_id
         if rule is not None:
             teach(exchange, rule)
 
@@ -147,7 +143,7 @@ class _Account:
         return Finding("exchange", OK, f"{self._settings.exchange.id} answers and lists {len(self._exchange.markets)} markets")
 
     async def _clock(self) -> Finding:
-        bound = float(getattr(self._settings.exchange, "max_clock_offset_ms", 1000))
+        bound = float(self._settings.exchange.max_clock_offset_ms)
         clock = ExchangeClock(self._exchange, self._throttle, bound)
         if not clock.measurable:
             return Finding("clock", SKIPPED, "this exchange does not tell its time")
