@@ -4,7 +4,7 @@ import logging
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ccxt.base.exchange import BaseExchange as CcxtBase
 
@@ -67,13 +67,11 @@ class Clients:
     """Builds unmodified ccxt objects whose only way out is a session of the simulated network."""
 
     session: Callable[[], object]
-    built: list[Exchange] = field(default_factory=list)
 
     def build(self, options: ExchangeOptions) -> Exchange:
         """As `build_client`, on the simulated network."""
         client = build_client(options)
         client.session, client.own_session = self.session(), False
-        self.built.append(client)
         return client
 
 

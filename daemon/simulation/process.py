@@ -27,7 +27,6 @@ from daemon.simulation.learner import HIDDEN, ScriptedLearner
 from daemon.simulation.machine import Clients, Clocks, account_options
 from daemon.starting import recovered
 from daemon.status import Status
-from daemon.venues import ccxt as ccxt_venue
 from daemon.venues.ccxt import CcxtVenue, VenueOptions
 from daemon.venues.feed import CcxtFeed, FeedOptions
 from daemon.venues.link import LinkOptions
@@ -99,8 +98,7 @@ class Life:
         feed = CcxtFeed(
             lambda: machine.clients.build(public), machine.symbols, door.now, FeedOptions(depth=10, history=HISTORY, coalesce_s=COALESCE_S)
         )
-        vars(ccxt_venue)["build_client"] = machine.clients.build
-        venue = CcxtVenue(feed, private, door.now, INSTANCE, VenueOptions(link=LinkOptions(machine.orders_over)))
+        venue = CcxtVenue(feed, private, door.now, INSTANCE, VenueOptions(link=LinkOptions(machine.orders_over)), machine.clients.build)
         origin = opening.identity((private.id, private.base_url or "", private.api_key))
         try:
             recovery = await recovered(machine.folder, venue, QUOTE, machine.allocation, INSTANCE, origin)

@@ -6,6 +6,7 @@ import logging
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ from daemon.simulation.timeline import Timeline
 
 TICK_S = 0.25
 CHECK_S = 1.0
+CHECKS_A_SWEEP = 60
+"""Garbage is collected after so many checks, and at no other time."""
 CALM_S = 100.0
 """At the end nothing goes wrong for so long: time for everything that may be late."""
 SPEEDS = (1.0, 10.0, 30.0)
@@ -92,7 +95,7 @@ class Run:
         self._kept: list[Any] = []
         self._lives: list[str] = []
         self._over = False
-        self._last_tick = 0
+        self._last_tick = self._checks = 0
 
     def go(self) -> dict[str, Any]:
         """Run it; the report as plain JSON values."""
@@ -131,7 +134,7 @@ class Run:
             self._judge.breach("I1", f"the daemon waits for ever: {stuck}")
         except TradingError as error:
             how = f"{type(error).__name__}: {error}"
-        except Exception as error:  # noqa: BLE001 - whatever else ends a session is a defect, and is reported as one
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever else ends a session is a defect, and is reported as one
             how = f"{type(error).__name__}: {error}"
             self._judge.breach("X", f"the session ended by {how}, at {_place(error)}"[:600])
         self._lives.append(how[:300])
@@ -186,6 +189,9 @@ class Run:
         parts = life.parts if life is not None else None
         clear = parts is not None and parts.status.ready and self._timeline.now > self._scene.disturbed_until
         self._judge.check(parts.engine if parts is not None else None, CHECK_S if clear else 0.0)
+        self._checks += 1
+        if self._checks % CHECKS_A_SWEEP == 0:
+            gc.collect()
         self._timeline.after(CHECK_S, self._check)
 
     def _calm(self) -> None:
@@ -224,11 +230,21 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL), cache_logger_on_first_use=False)
     sys.unraisablehook = lambda _: None
+    warned = warnings.filters[:]
+    warnings.simplefilter("ignore", RuntimeWarning)  # coroutines of the dead that were never awaited
+    collects = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # what the collector finds may run code: it runs when the simulation says so
     try:
         yield
     finally:
+        gc.unfreeze()
         gc.collect()
+        if collects:
+            gc.enable()
         sys.unraisablehook = unraisable
+        warnings.filters[:] = warned  # type: ignore[index]  # it is a list
         structlog.configure(**structured)
         logging.disable(disabled)
 
