@@ -1,12 +1,16 @@
 """What a ledger opens with where nothing came before, which account it is of, and what leaves its book."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 
-from agents.core.events import UNSTAMPED, Adjustment, AdjustmentKind
+from agents.core.errors import ConfigError
+from agents.core.events import UNSTAMPED, Adjustment, AdjustmentKind, Event
 from agents.core.instruments import ZERO, Currency, Symbol
 from agents.core.ledger import Ledger
+
+DUST = Decimal("0.001")
+"""Part of the capital below which a holding is what a sale left over: exchanges take no order for so little."""
 
 
 def fresh(quote: Currency, allocation: Decimal, balances: Mapping[Currency, Decimal]) -> list[Adjustment]:
@@ -36,3 +40,16 @@ def given_up(ledger: Ledger, symbol: Symbol) -> list[Adjustment]:
 def identity(parts: Sequence[str]) -> str:
     """One account at one exchange, as a digest: it is written down, and a key is part of it."""
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+
+def require_traded(opened: Iterable[Event], symbols: Collection[Symbol], quote: Currency, allocation: Decimal) -> None:
+    """Raise ConfigError for what an earlier session holds in a market that is not traded any more: nobody would watch over it."""
+    for event in opened:
+        if not (isinstance(event, Adjustment) and event.kind is AdjustmentKind.CARRIED and event.currency != quote and event.amount > 0):
+            continue
+        worth = event.amount * Decimal(event.note or 0)
+        if (symbol := Symbol(f"{event.currency}/{quote}")) not in symbols and worth > DUST * allocation:
+            raise ConfigError(
+                f"exchange.symbols: {event.amount.normalize():f} {event.currency} of an earlier session are held, and nobody would watch "
+                f"over them: add {symbol} (flatten sells them), or sell them by hand"
+            )

@@ -2,6 +2,9 @@
 
 from decimal import Decimal
 
+import pytest
+
+from agents.core.errors import ConfigError
 from agents.core.events import UNSTAMPED, Adjustment, AdjustmentKind, Fill, Listing
 from agents.core.instruments import Currency, Instrument, Side, Symbol
 from agents.core.ledger import Ledger
@@ -38,3 +41,13 @@ def test_coins_that_the_owner_took_leave_the_book_at_their_cost_and_nothing_else
     assert (ledger.position(BTC), ledger.average_price(BTC), ledger.cash()) == (D(1), D(100), D(900))
     assert ledger.equity({BTC: D(100)}) == equity == D(1000)
     assert opening.given_up(ledger, BTC) == []
+
+
+def test_what_is_held_in_a_market_that_is_not_traded_any_more_is_refused_and_dust_is_not() -> None:
+    held = Adjustment(UNSTAMPED, COIN, D("0.3"), AdjustmentKind.CARRIED, "100")
+    with pytest.raises(ConfigError, match="0.3 BTC .* add BTC/USDT"):
+        opening.require_traded([held], [Symbol("ETH/USDT")], USDT, D(10_000))
+    opening.require_traded([held], [BTC], USDT, D(10_000))
+    opening.require_traded([held], [Symbol("ETH/USDT")], USDT, D(100_000))
+    money = Adjustment(UNSTAMPED, USDT, D(5000), AdjustmentKind.CARRIED, "cost")
+    opening.require_traded([money], [Symbol("ETH/USDT")], USDT, D(10))
