@@ -45,7 +45,7 @@ def test_coins_that_the_owner_took_leave_the_book_at_their_cost_and_nothing_else
 
 def test_what_is_held_in_a_market_that_is_not_traded_any_more_is_refused_and_dust_is_not() -> None:
     held = Adjustment(UNSTAMPED, COIN, D("0.3"), AdjustmentKind.CARRIED, "100")
-    with pytest.raises(ConfigError, match="0.3 BTC .* add BTC/USDT"):
+    with pytest.raises(ConfigError, match=r"0\.3 BTC .* add BTC/USDT"):
         opening.require_traded([held], [Symbol("ETH/USDT")], USDT, D(10_000))
     opening.require_traded([held], [BTC], USDT, D(10_000))
     opening.require_traded([held], [Symbol("ETH/USDT")], USDT, D(100_000))
