@@ -1,7 +1,7 @@
 """Runs a recorded session again through the same loop and engine, and names the first difference."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +74,10 @@ class Comparison:
             raise ReplayDiffers(f"decision {missing} is missing: the journal has {len(self._decisions)}, the replay {self.decisions}")
 
 
-def replay(state: Path, session: str) -> dict[str, Any]:
+def replay(state: Path, session: str, watch: Callable[[Event, Engine], None] | None = None) -> dict[str, Any]:
     """Counts of decisions and commands, whether they are equal, and the first difference or None.
 
-    Raises DataError where the record itself is incomplete.
+    `watch` sees the engine after each fact. Raises DataError where the record itself is incomplete.
     """
     reader = JournalReader(state)
     row = reader.session(session)
@@ -85,8 +85,13 @@ def replay(state: Path, session: str) -> dict[str, Any]:
     comparison = Comparison(list(reader.decisions(row.epoch, row.cut)), killed=row.summary is None)
     venue = RecordedVenue(reader.events(row), (command for _, command in reader.commands(row.epoch, row.cut)))
     difference: str | None = None
+
+    def tell(event: Event, _: Effects) -> None:
+        if watch is not None:
+            watch(event, engine)
+
     try:
-        asyncio.run(drive(venue.events(), engine, comparison, venue.send, _ignore, _ignore_too))
+        asyncio.run(drive(venue.events(), engine, comparison, venue.send, _ignore, tell))
         comparison.finish()
     except Ended:
         pass
@@ -104,6 +109,3 @@ def replay(state: Path, session: str) -> dict[str, Any]:
 def _ignore(_: Sequence[Experience]) -> None:
     """Nobody learns from a replay."""
 
-
-def _ignore_too(_: Event, __: Effects) -> None:
-    """Nobody watches a replay."""

@@ -78,6 +78,19 @@ class Truth:
         return [order for order in self.exchange.account.open_orders() if is_ours(order.client_id, self.instance)]
 
 
+State = tuple[object, ...]
+
+
+def state_of(engine: Engine) -> State:
+    """What decides about orders and money, as plain values that can be compared."""
+    ledger, risk = engine.ledger, engine.risk
+    orders = tuple((o.place.order_id, o.state, o.filled, o.reported) for o in ledger.live_orders())
+    held = tuple((symbol, ledger.position(symbol), ledger.average_price(symbol)) for symbol in ledger.symbols())
+    money = tuple(sorted((currency, amount) for currency, amount in ledger.balances.items() if amount))
+    ladder = (risk.peak_equity, risk.drawdown, risk.rung, risk.reconciled, risk.capital)
+    return (ledger.cash(), held, money, orders, ladder, engine.halted, engine.flattening, engine.weights_version, engine.actors.digest)
+
+
 class Judge:
     """One run's. `broken` fills at the first breach; the run ends there."""
 
@@ -93,6 +106,10 @@ class Judge:
         self._durable: set[OrderId] = set()
         self._placed: dict[str, int] = {}
         self._stepped: list[Place] = []
+        self._engine: Engine | None = None
+        self._seq = 0
+        self.kept: tuple[int, State] | None = None
+        """The last fact that is on the disk, and the state after it."""
         self.stopped_at: int | None = None
         """Stamp of the operator's last word to stop, while it stands."""
 
@@ -102,6 +119,7 @@ class Judge:
         """One step of the engine, before anything of it is recorded or sent."""
         self.events += 1
         self.commands += len(effects.commands)
+        self._engine, self._seq = engine, event.stamp.seq
         self._note(event, effects.commands)
         for sentence in invariants.violations(event, effects, engine):
             self.breach(sentence[:2], sentence[3:].lstrip(": "))
@@ -118,13 +136,16 @@ class Judge:
                     self.breach("I4", f"{command.order_id} placed although the operator's word to stop stands")
 
     def durable(self) -> None:
-        """A commit came through: the intents of the steps so far are on the disk."""
+        """A commit came through: the intents of the steps so far are on the disk, and a restart must find this state."""
         self._durable.update(place.order_id for place in self._stepped)
         self._stepped.clear()
+        if self._engine is not None:
+            self.kept = (self._seq, state_of(self._engine))
 
     def died(self) -> None:
         """The process is gone: what was not committed never was."""
         self._stepped.clear()
+        self._engine, self.kept = None, None
 
     def arrived(self, client_id: str) -> None:
         """A new order is about to be carried out by the exchange."""

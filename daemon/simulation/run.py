@@ -18,7 +18,9 @@ from typing import Any
 import structlog
 
 from agents.core.errors import ReplayDiffers, TradingError
+from agents.core.events import Event
 from agents.core.instruments import Symbol
+from agents.engine import Engine
 from daemon.replay import replay
 from daemon.simulation.chance import Chance
 from daemon.simulation.disk import Disk, let_go
@@ -26,7 +28,7 @@ from daemon.simulation.exchange import Exchange
 from daemon.simulation.faults import Plan, named
 from daemon.simulation.front import Front
 from daemon.simulation.happenings import Happenings, Scene
-from daemon.simulation.judge import Judge
+from daemon.simulation.judge import Judge, State, state_of
 from daemon.simulation.learner import TEMPERS
 from daemon.simulation.loop import Crashed, Stuck, VirtualLoop
 from daemon.simulation.machine import Clients, Clocks, simulated_machine
@@ -140,9 +142,10 @@ class Run:
         self._lives.append(how[:300])
         self._judge.say(f"ended {how.partition(':')[0]}")
         scene.loop = scene.life = None
+        kept = self._judge.kept
         self._bury(loop, life)
         if life.journal is not None and not self._judge.broken:
-            self._look_back(life)
+            self._look_back(life, kept)
         if how == "stopped" and self._plan.calm:
             self._over = True
             if life.parts is not None and not self._judge.broken:
@@ -161,16 +164,25 @@ class Run:
             let_go(life.journal)
         self._kept += [loop, life]
 
-    def _look_back(self, life: Life) -> None:
+    def _look_back(self, life: Life, kept: tuple[int, State] | None) -> None:
         """I6 and I7: the record of the life that has just ended gives the same decisions and the same state again."""
         assert life.journal is not None
+        again: list[State] = []
+
+        def watch(event: Event, engine: Engine) -> None:
+            if kept is not None and event.stamp.seq == kept[0]:
+                again.append(state_of(engine))
+
         try:
-            found = replay(self._machine.folder, str(life.journal.epoch))
+            found = replay(self._machine.folder, str(life.journal.epoch), watch)
         except (TradingError, ReplayDiffers) as error:
-            self._judge.breach("I7", f"session {life.journal.name} cannot be replayed: {error}")
+            self._judge.breach("I7", f"session {life.journal.name} cannot be replayed: {error}"[:500])
             return
         if not found["equal"]:
             self._judge.breach("I7", f"session {life.journal.name}: {found['first_difference']}"[:500])
+        elif kept is not None and again and again[0] != kept[1]:
+            parts = [f"{now} instead of {was}" for was, now in zip(kept[1], again[0], strict=True) if was != now]
+            self._judge.breach("I6", f"session {life.journal.name} after fact {kept[0]}: {'; '.join(parts)}"[:500])
 
     def _end_at_once(self) -> None:
         if self._scene.loop is not None:
@@ -230,23 +242,22 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL), cache_logger_on_first_use=False)
     sys.unraisablehook = lambda _: None
-    warned = warnings.filters[:]
-    warnings.simplefilter("ignore", RuntimeWarning)  # coroutines of the dead that were never awaited
     collects = gc.isenabled()
     gc.collect()
     gc.freeze()
     gc.disable()  # what the collector finds may run code: it runs when the simulation says so
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        gc.collect()
-        if collects:
-            gc.enable()
-        sys.unraisablehook = unraisable
-        warnings.filters[:] = warned  # type: ignore[index]  # it is a list
-        structlog.configure(**structured)
-        logging.disable(disabled)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # coroutines of the dead that were never awaited
+        try:
+            yield
+        finally:
+            gc.unfreeze()
+            gc.collect()
+            if collects:
+                gc.enable()
+            sys.unraisablehook = unraisable
+            structlog.configure(**structured)
+            logging.disable(disabled)
 
 
 def _place(error: BaseException) -> str:
