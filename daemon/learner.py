@@ -33,7 +33,7 @@ EXIT_S = 15.0
 """From the end of a process's output to its own, which takes long when it gets no processor."""
 NICENESS = 10
 """Low, and SCHED_BATCH, whose waking up interrupts nobody: a tenth of a busy core, all of an idle one. At 19, or under SCHED_IDLE, a
-busy machine lets it starve for minutes before its first weights, and trading is disturbed no less (docs/performance.md)."""
+busy machine lets it starve for minutes before its first weights, and trading was not seen to be disturbed less (docs/performance.md)."""
 STARVED_SHARE = 0.05
 """Less of a processor than this, with work waiting, is no learning worth the name."""
 LOOK_S = 20.0
