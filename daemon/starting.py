@@ -1,5 +1,6 @@
 """How a session on a real account starts: read the journal, ask the venue, recover, hand over what goes on. One path for every start."""
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -8,6 +9,7 @@ from typing import Protocol
 
 import structlog
 
+from agents.core.errors import Unreachable
 from agents.core.events import Adopted
 from agents.core.instruments import Currency, Symbol
 from agents.core.orders import OrderId, epoch_of, is_ours
@@ -18,9 +20,13 @@ from daemon.recovery import Recovery, recover
 from daemon.store import examine
 from daemon.venues.fills import Cursor
 from daemon.venues.parse import OrderView
+from daemon.venues.throttle import Backoff
 from daemon.venues.truth import Asked, Truth
 
 log = structlog.get_logger()
+
+PATIENCE_S = 60.0
+"""How long a start goes on asking an account that cannot be read; as long as for the exchange's markets."""
 
 
 class Account(Protocol):
@@ -43,11 +49,27 @@ async def recovered(
     Occupied where another daemon trades this account, Unreachable, DataError for a damaged journal.
     """
     reader, left, epoch = what_was_left(folder, origin)
-    truth = await venue.truth(asked(left))
+    truth = await _patiently(venue, asked(left))
     recovery = recover(with_earlier(reader, left, truth, instance), truth, quote, allocation, instance, epoch=epoch)
     await hand_over(venue, recovery)
     say(recovery, left)
     return recovery
+
+
+async def _patiently(venue: Account, wanted: Asked) -> Truth:
+    """One failed request is no reason not to start. Raises Unreachable once the account could not be read for `PATIENCE_S`."""
+    loop, backoff = asyncio.get_running_loop(), Backoff(0.5, 10.0)
+    deadline = loop.time() + PATIENCE_S
+    while True:
+        try:
+            return await venue.truth(wanted)
+        except Unreachable as error:
+            delay = backoff.failed()
+            if loop.time() + delay > deadline:
+                raise
+            if backoff.failures == 1:
+                log.warning("account_not_read", error=str(error)[:200], patience_s=PATIENCE_S)
+            await asyncio.sleep(delay)
 
 
 def what_was_left(folder: Path, origin: str) -> tuple[JournalReader | None, Left | None, int]:

@@ -57,6 +57,8 @@ class Kill:
     open_orders: int = 0
     """At the exchange when it died."""
     fills: int = 0
+    refused: int = 0
+    """Starts that gave up because the exchange answered nothing but faults."""
     seconds: float = 0.0
     wrong: list[str] = field(default_factory=list)
 
@@ -121,8 +123,13 @@ def one(base_url: str, folder: Path, commit: int, moment: str, before: Truth | N
     kill, started = Kill(commit, moment), time.monotonic()
     code, words = live(base_url, folder, commit, moment, watchdog=watchdog)
     now = truth(base_url)
+    if code == 1 and "cannot be read on" in words.splitlines()[-1]:  # faults all along its patience: it may say so, and be started again
+        kill.refused += 1
+        code, words = live(base_url, folder, commit, moment, watchdog=watchdog)
+        now = truth(base_url)
     if code != -signal.SIGKILL:
         kill.wrong.append(f"it ended with code {code} before it could be killed: {words}")
+        before = None  # there may have been no session that could have heard of what was there
     try:
         _judge(kill, folder, before, now, replay=replay)
     except (TradingError, OSError) as error:

@@ -15,6 +15,7 @@ from agents.core.errors import ConfigError, Unreachable
 from agents.core.events import Adjustment, AdjustmentKind, Event, Fill, OrderUpdate, Reconciled, Stamp, stamped
 from agents.core.instruments import NS, Currency, Side, Symbol
 from agents.core.orders import Cancel, OrderId, OrderState, Place
+from daemon import starting
 from daemon.by_hand import reconcile, render
 from daemon.door import Door
 from daemon.journal import Journal
@@ -457,6 +458,24 @@ async def test_an_account_that_cannot_be_read_is_said_so_and_a_bad_key_by_its_se
         server.refuse["myTrades"] = lambda: error(-2015, "Invalid API-key, IP, or permissions for action.", 401)
         with pytest.raises(ConfigError, match=r"exchange\.api_key"):
             await venue.truth(Asked())
+        await venue.close()
+
+
+async def test_one_failed_request_does_not_keep_a_session_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scripted_binance() as server:
+        venue = new_venue(server)
+
+        def once() -> Any:
+            del server.refuse["myTrades"]
+            return error(-1000, "Unknown error.", 500)
+
+        server.refuse["myTrades"] = once
+        assert (await recovered(tmp_path, venue, USDT, D(1000), "main", "origin")).differences == ()
+        assert "myTrades" not in server.refuse
+        monkeypatch.setattr(starting, "PATIENCE_S", 0.4)
+        server.refuse["myTrades"] = lambda: error(-1000, "Unknown error.", 500)
+        with pytest.raises(Unreachable, match="the account cannot be read"):
+            await recovered(tmp_path, venue, USDT, D(1000), "main", "origin")
         await venue.close()
 
 

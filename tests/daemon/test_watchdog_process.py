@@ -149,6 +149,8 @@ async def test_when_the_daemon_is_killed_its_orders_are_cancelled_and_no_others(
         doomed = await rest(client, 3, 2) + await rest(client, 2, 1)
         others = set(await rest(client, 4, 1)) | set(await rest(client, 3, 1, "other"))
         assert await open_ids(client) == {*doomed, *others}
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(pid, number)  # what a supervisor or a terminal sends to the whole group: only the daemon's word counts
         holder.process.kill()
         await until_open(client, others)
         late = await rest(client, 3, 1, "main")  # what was on its way when the daemon died, if the exchange takes it now
@@ -184,7 +186,6 @@ async def test_after_a_goodbye_nothing_is_touched_and_a_killed_watchdog_is_repla
     async with market(tmp_path) as (options, client):
         holder = parent(charged(options, tmp_path))
         first = holder.watching()
-        os.kill(first, signal.SIGTERM)  # what a supervisor sends to the whole group: the daemon's word counts
         os.kill(first, signal.SIGKILL)
         second = holder.until(lambda status: status["restarts"] == 1 and status["state"] == "watching")["pid"]
         assert second != first
