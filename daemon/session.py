@@ -92,7 +92,7 @@ async def clear(settings: Settings, word: Literal["cancel-all", "flatten"], reas
         return done
 
     summary = await _session(quiet, CLEAR_S, None, real_money, [until])
-    if summary["open_orders"] or (word == "flatten" and summary["sellable"]):
+    if summary["open_orders"] or summary["stops_kept"] or (word == "flatten" and summary["sellable"]):
         raise TimedOut(f"not done within {CLEAR_S:g} s: {summary['open_orders']} orders open, {summary['sellable']} still held; try again")
     return summary
 

@@ -104,6 +104,7 @@ def test_orders_through_ccxt_survive_the_death_of_the_learner(start: Start, tmp_
     assert summary["fills"] > 0
     assert summary["ledger_difference"] == 0
     assert summary["open_orders"] == 0
+    assert all(order_id.startswith("q-main-") for order_id in summary["stops_kept"])
     code, replayed, _ = ask(tmp_path, "replay", "last")
     assert (code, replayed["first_difference"]) == (0, None)
 
@@ -159,12 +160,13 @@ def test_what_cannot_work_is_said_in_one_sentence(start: Start, tmp_path: Path, 
     assert "Traceback" not in words
 
 
-def test_real_money_is_refused_whatever_is_given(start: Start, tmp_path: Path) -> None:
+def test_real_money_is_refused_unless_it_is_meant_and_where_safety_would_be_missing(start: Start, tmp_path: Path) -> None:
     keys = {"QUARTET__EXCHANGE__API_KEY": "k", "QUARTET__EXCHANGE__SECRET": "s"}
-    flags = ("--live", "--yes-trade-real-money", "--exchange", "binance", "--state", str(tmp_path))
+    code, _, words = start("trade", "--live", "--exchange", "binance", "--state", str(tmp_path), environment=keys).wait()
+    assert (code, "--yes-trade-real-money" in words) == (4, True), words
+    flags = ("--live", "--yes-trade-real-money", "--exchange", "bitfinex", "--state", str(tmp_path))
     code, _, words = start("trade", *flags, environment=keys).wait()
-    assert code == 4
-    assert "real money" in words
+    assert (code, "bitfinex lacks" in words) == (2, True), words
 
 
 def test_a_rehearsal_exchange_that_runs_alone_is_traded_on_by_its_address(start: Start, tmp_path: Path) -> None:
