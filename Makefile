@@ -6,6 +6,7 @@
 #   make bench                              all benchmarks; JSON in build/benchmarks
 #   make crash-sweep                        the live daemon killed at 200 commit points; half an hour
 #   make soak                               a simulated day under faults, 24 minutes; ARGS="--minutes 180" for longer
+#   make simulate                           1,000 seeds of the whole daemon under faults; ARGS="--seeds 100" for fewer
 #   make learn-proof                        learning on control tasks, under an hour; table and curves into docs
 #
 # Set-up speaks on standard error, so standard output belongs to the command that was asked for.
@@ -20,7 +21,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TEST_JOBS ?= 2
 ARGS ?=
 
-.PHONY: setup setup-dev run test check schema bench-setup bench learn-proof crash-sweep soak clean
+.PHONY: setup setup-dev run test check schema bench-setup bench learn-proof simulate crash-sweep soak clean
 .SILENT:
 
 setup: $(VENV)/.stamp-run
@@ -86,6 +87,9 @@ bench: $(VENV)/.stamp-bench
 # Finished runs lie in build/learn-proof and are not repeated; `make clean` forgets them.
 learn-proof: $(VENV)/.stamp-bench
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 exec $(PY) -m benchmarks.proofs.learn $(ARGS)
+
+simulate: $(VENV)/.stamp-run
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 exec $(PY) -m daemon simulate --seeds 1000 --faults all --jobs $(TEST_JOBS) $(ARGS)
 
 # Both run on the rehearsal exchange, leave their figures in build/proofs, and fail with what was wrong.
 crash-sweep: $(VENV)/.stamp-dev

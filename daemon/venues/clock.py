@@ -66,8 +66,8 @@ class ExchangeClock:
         age = None if self._measured_at == float("-inf") else round(_now() - self._measured_at, 1)
         rounded = None if self.offset_ms is None else round(self.offset_ms, 1)
         return {
-            "measurable": True, "usable": self.usable, "offset_ms": rounded, "error_ms": round(self.error_ms, 1),
-            "bound_ms": self._bound_ms, "age_s": age,
+            "measurable": True, "usable": self.usable, "offset_ms": rounded, "offset_s": None if rounded is None else rounded / 1000,
+            "error_ms": round(self.error_ms, 1), "bound_ms": self._bound_ms, "age_s": age,
         }  # fmt: skip
 
     def heard(self, error: BaseException) -> None:

@@ -23,7 +23,9 @@ STATUS = {
                 "critic_loss": 0.5, "agents": {"risk": {"critic_loss": 0.5, "alpha": 0.2}, "long_term": {"critic_loss": math.nan}}},
     "orders": 5, "fills": 3, "order_states": {"filled": 3}, "unknown_orders": 0, "fees": {"USDT": "1.25"},
     "pnl": {"account": 1.5, "agents": {"risk": 0.5}}, "refused": {"collar": 2}, "refused_data": {"crossed": 1},
-    "feed": {"stale": ["ETH/USDT"], "rebuilds": 2},
+    "feed": {"stale": ["ETH/USDT"], "rebuilds": 2}, "flattening": False, "reconciled": True, "problems": {"agent_failed_risk": 1},
+    "reconcile": {"age_s": 4.5, "mismatches": 1}, "watchdog": {"restarts": 2},
+    "link": {"clock": {"offset_s": -0.012, "usable": True}, "budget": {"used": 30.5, "limit": 960}, "bans": 1},
 }  # fmt: skip
 
 
@@ -46,6 +48,9 @@ def test_metrics_say_what_the_snapshot_says():
         ("quartet_learner_critic_loss", (("agent", "risk"),)): 0.5,
         ("quartet_learner_alpha", (("agent", "risk"),)): 0.2,
         ("quartet_open_orders", ()): 2,
+        ("quartet_reconcile_age_seconds", ()): 4.5,
+        ("quartet_clock_offset_seconds", ()): -0.012,
+        ("quartet_engine_problems_total", (("kind", "agent_failed_risk"),)): 1,
         ("quartet_feed_stale", (("symbol", "ETH/USDT"),)): 1,
         ("quartet_refused_orders_total", (("reason", "collar"),)): 2,
         ("quartet_session_info", (("exchange", "rehearsal"), ("instance", "main"), ("mode", "m"), ("session", "s1"))): 1,
