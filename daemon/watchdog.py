@@ -151,12 +151,15 @@ class Watchdog:
             try:
                 async with asyncio.timeout(max(0.0, due - loop.time())):
                     heard = await reader.readline()
+                word = orjson.loads(heard) if heard else None
             except TimeoutError:
                 continue
-            if not heard:
+            except ValueError:
+                continue  # what some library printed
+            if word is None:
                 return ""
             self._heard = loop.time()
-            self._take(orjson.loads(heard))
+            self._take(word)
 
     def _take(self, word: dict[str, Any]) -> None:
         if "fired" in word:

@@ -314,7 +314,7 @@ async def test_time_in_which_nobody_could_be_heard_is_not_held_against_the_daemo
 
 @pytest.mark.parametrize(
     ("script", "reason"),
-    [("import sys; sys.exit(7)", "it ended with code 7"), ("import time; time.sleep(60)", "it said nothing for 0.3 s")],
+    [("print('no word of ours', flush=True); raise SystemExit(7)", "it ended with code 7"), ("import time; time.sleep(60)", "it said nothing for 0.3 s")],
 )
 async def test_a_watchdog_that_dies_or_hangs_is_replaced_at_a_growing_distance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, reason: str
