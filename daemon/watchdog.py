@@ -151,17 +151,20 @@ class Watchdog:
             try:
                 async with asyncio.timeout(max(0.0, due - loop.time())):
                     heard = await reader.readline()
-                word = orjson.loads(heard) if heard else None
             except TimeoutError:
                 continue
-            except ValueError:
-                continue  # what some library printed
-            if word is None:
+            if not heard:
                 return ""
             self._heard = loop.time()
-            self._take(word)
+            self._take(heard)
 
-    def _take(self, word: dict[str, Any]) -> None:
+    def _take(self, line: bytes) -> None:
+        try:
+            word = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            return  # what some library printed
+        if not isinstance(word, dict):
+            return
         if "fired" in word:
             self.status |= {"state": "firing", "fired": self.status["fired"] + 1}
             log.error("watchdog_fired", reason=word["fired"], report=word.get("report"))
