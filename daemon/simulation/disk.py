@@ -23,9 +23,9 @@ class Disk:
         """Told after each commit that is durable."""
 
     def require_room(self) -> None:
-        """Raises OSError, as making a file does."""
+        """Raises RecordFailed, as opening the record on a full disk does."""
         if self.full:
-            raise OSError(28, "No space left on device")
+            raise RecordFailed("the state folder cannot be written (No space left on device)")
 
     def place_under(self, journal: Journal) -> None:
         """Let a session's record meet this disk at each of its writes."""

@@ -57,7 +57,7 @@ CATALOGUE: tuple[Fault, ...] = (
     Fault("learner", "The learner dies, hangs, or sends weights that must not serve.", 1.0),
 )  # fmt: skip
 BY_NAME = {fault.name: fault for fault in CATALOGUE}
-EXTENT = (0.5, 1.0, 1.0, 3.0)
+EXTENT = (0.5, 1.0, 1.0, 2.0)
 """Factors on the rates that a seed may draw."""
 SHARE = 0.65
 """Part of the asked-for faults that a seed takes."""

@@ -22,6 +22,7 @@ from daemon.simulation.timeline import NS, Timeline
 
 LATENCY_S = (0.015, 0.05)
 """One way: the least, and the mean of what comes on top."""
+_UNTOLD = ("timestamp=", "recvWindow=", "signature=")
 LAG_S = 6.0
 """Queries are behind the truth by at most this much; less than the daemon's window for orders of unknown fate."""
 ORDER = "/api/v3/order"
@@ -72,6 +73,8 @@ class Front:
         self.happened: dict[str, int] = {}
         self.lags_s = {"order": 0.0, "openOrders": 0.0, "myTrades": 0.0, "account": 0.0}
         """How far each kind of query is behind the truth while lookups lag."""
+        self.tell: Callable[[str], None] = lambda line: None
+        """Told of every request and what became of it."""
         self.on_order: Callable[[str], None] = lambda client_id: None
         """Told the client id of every new order that is about to be carried out."""
 
@@ -134,6 +137,7 @@ class Front:
 
     def _order_said(self, line: Line, text: str) -> None:
         """A call about an order over the websocket API meets what requests meet."""
+        self.tell(f"websocket {text[:220]}")
         if self._happens("lost_request"):
             return
         if self._timeline.now < self.throttled_until or self._timeline.now < self.key_refused_until:
@@ -230,6 +234,21 @@ class Front:
 
     def rest(self, request: Request) -> Answer | None:
         self.requests += 1
+        before = dict(self.happened)
+        try:
+            answer = self._rest(request)
+        except Refused as refused:
+            self._log(request, type(refused.seen).__name__, before)
+            raise
+        self._log(request, "no answer" if answer is None else f"{answer.status} {answer.body[:90].decode(errors='replace')}", before)
+        return answer
+
+    def _log(self, request: Request, outcome: str, before: dict[str, int]) -> None:
+        struck = [name for name, times in self.happened.items() if times != before.get(name)]
+        asked = "&".join(part for part in request.query.split("&") if part and not part.startswith(_UNTOLD))
+        self.tell(f"{request.method} {request.path} {asked} -> {outcome} {' '.join(struck)}")
+
+    def _rest(self, request: Request) -> Answer | None:
         if self._happens("lost_request"):
             return None
         if (refused := self._refusal(request)) is not None:

@@ -194,6 +194,10 @@ class Happenings:
             return
         listing = public.market.instrument
         quantity = listing.round_quantity(Decimal(self._rng.randrange(20, 200)) / reference)
+        if side is Side.SELL:  # nobody sells what we hold: the daemon would have to give it up
+            ours = max(self._scene.judge.truth.positions.get(public.symbol, Decimal(0)), Decimal(0))
+            free, _ = exchange.matching.balance(listing.base)
+            quantity = min(quantity, listing.round_quantity(max(free - 2 * ours, Decimal(0))))
         given = {"symbol": market_id, "side": side.name, "quantity": str(quantity), "newClientOrderId": f"web_{self._rng.getrandbits(40):x}"}
         if resting:
             price = listing.round_price(reference * Decimal("0.97"))

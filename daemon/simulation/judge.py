@@ -9,26 +9,33 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from hashlib import sha256
 
+import numpy as np
 import orjson
+from safetensors import SafetensorError
+from safetensors.numpy import load
 
 from agents.core.codec import encode
-from agents.core.events import Event, Fill, NewWeights
+from agents.core.events import BookSnapshot, Event, FeedGap, Fill, NewWeights, Reconciled
 from agents.core.instruments import ZERO, Side, Symbol
-from agents.core.ledger import Order
-from agents.core.orders import Command, OrderId, Place, is_ours
+from agents.core.orders import Command, OrderId, OrderState, Place, is_ours
 from agents.desk import invariants
 from agents.desk.decision import Effects
 from agents.engine import Engine
+from agents.market.observation import SPEC_HASH
 from daemon.rehearsal.orders import OwnTrade, VenueOrder
 from daemon.simulation.exchange import Exchange
 from daemon.simulation.timeline import Timeline
 
-ORDERS_WITHIN_S = 75.0
-"""T of I1: the window of an order of unknown fate (15 s), its looks, and failed looks in between."""
-MONEY_WITHIN_S = 75.0
-"""T of I2: the sweep's pause, failed sweeps, and what an order in doubt holds back."""
-OVER = Decimal("1.5")
-"""How far a moving price may carry the truth above a limit that the command kept."""
+ORDERS_WITHIN_S = 120.0
+"""T of I1: the window of an order of unknown fate (15 s), its looks, and looks that hang (10 s each) in between."""
+MONEY_WITHIN_S = 120.0
+"""T of I2 for positions: the sweep's pause, sweeps that hang, and what an order in doubt holds back."""
+BALANCES_WITHIN_S = 300.0
+"""T of I2 for balances: three quiet looks, of which each takes five requests that may fail; or it is said that they differ."""
+STALE_NS = 10_500_000_000
+"""The engine's bound on the age of a book, and a step more."""
+PEAK_TOLERANCE = 0.002
+"""The ladder's memory is that of the last decision on the disk: so much of the peak may be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,11 @@ class Judge:
         self._durable: set[OrderId] = set()
         self._placed: dict[str, int] = {}
         self._stepped: list[Place] = []
+        self._books: dict[Symbol, BookSnapshot] = {}
+        self._differs = False
+        """Whether the account was last said to differ from the ledger."""
+        self._left: tuple[float, float, str] | None = None
+        """Peak of equity, capital and rung of the ladder of the life before."""
         self._engine: Engine | None = None
         self._seq = 0
         self.kept: tuple[int, State] | None = None
@@ -127,13 +139,21 @@ class Judge:
             self._fill(event)
         if failed := [name for name in engine.problems if name.startswith("agent_failed")]:
             self.breach("X", f"an agent fails for no fault of the world: {failed}")
-        if isinstance(event, NewWeights) and effects.swapped and not engine.actors.spec:
-            self.breach("I8", f"weights {event.version} serve unchecked")
-        self._stepped += [command for command in effects.commands if isinstance(command, Place)]
+        if isinstance(event, NewWeights) and effects.swapped and (fault := _unfit(event)):
+            self.breach("I8", f"weights {event.version} serve, and {fault}")
+        self._watch(event)
+        placed = [command for command in effects.commands if isinstance(command, Place)]
+        self._stepped += placed
+        for place in placed:
+            if place.side is Side.BUY and (reason := self._distrust(place.symbol, event.stamp.at)):
+                self.breach("I4", f"{place.order_id} buys {place.symbol}, and {reason}")
         if self.stopped_at is not None and event.stamp.at > self.stopped_at + 1_000_000_000:
-            for command in effects.commands:
-                if isinstance(command, Place) and not (command.reduce_only and command.side is Side.SELL):
-                    self.breach("I4", f"{command.order_id} placed although the operator's word to stop stands")
+            for place in placed:
+                if not (place.reduce_only and place.side is Side.SELL):
+                    self.breach("I4", f"{place.order_id} placed although the operator's word to stop stands")
+        if isinstance(event, Reconciled) and self._left is not None:
+            self._came_back(engine, self._left)
+            self._left = None
 
     def durable(self) -> None:
         """A commit came through: the intents of the steps so far are on the disk, and a restart must find this state."""
@@ -145,6 +165,12 @@ class Judge:
     def died(self) -> None:
         """The process is gone: what was not committed never was."""
         self._stepped.clear()
+        self._books.clear()
+        self._late.clear()
+        self._differs = False
+        if self._engine is not None and self._engine.risk.peak_equity:
+            risk = self._engine.risk
+            self._left = (risk.peak_equity, risk.capital, risk.rung)
         self._engine, self.kept = None, None
 
     def arrived(self, client_id: str) -> None:
@@ -168,7 +194,7 @@ class Judge:
             for currency, total in self._exchange.matching.balances().items():
                 ours = engine.ledger.balances.get(currency, ZERO)
                 sentence = f"the ledger says {ours}, the exchange {total}, and nothing says so"
-                self._eventually("I2", f"balance {currency}", total == ours, 2 * MONEY_WITHIN_S, passed_s, sentence)
+                self._eventually("I2", f"balance {currency}", total == ours, BALANCES_WITHIN_S, passed_s, sentence)
 
     def final(self, engine: Engine) -> None:
         """After the calm: both sides must agree exactly."""
@@ -215,6 +241,34 @@ class Judge:
             self.trace.append(f"{self._timeline.seconds:12.6f}  {line.decode()}")
             self.trace += [f"{self._timeline.seconds:12.6f}    -> {command.decode()}" for command in rows]
 
+    def _watch(self, event: Event) -> None:
+        """What the facts themselves say about data and account, whatever the engine makes of it."""
+        if isinstance(event, BookSnapshot):
+            self._books[event.symbol] = event
+        elif isinstance(event, FeedGap) and event.channel == "book":
+            self._books.pop(event.symbol, None)
+        elif isinstance(event, Reconciled):
+            self._differs = bool(event.differences)
+
+    def _distrust(self, symbol: Symbol, at: int) -> str:
+        """Why nothing may be bought on what has been told of a symbol; empty where it may."""
+        book = self._books.get(symbol)
+        if book is None:
+            return "no book is known since the last gap"
+        if at - book.stamp.at > STALE_NS:
+            return f"the last book is {(at - book.stamp.at) / 1e9:.1f} s old"
+        if book.bids and book.asks and book.bids[0][0] >= book.asks[0][0]:
+            return "the book is crossed"
+        return "the account differs from the ledger" if self._differs else ""
+
+    def _came_back(self, engine: Engine, left: tuple[float, float, str]) -> None:
+        """I6: a restart is no way out of a drawdown."""
+        peak, capital, rung = left
+        risk = engine.risk
+        if risk.rung != rung or risk.peak_equity - risk.capital < peak - capital - PEAK_TOLERANCE * peak:
+            now = f"rung {risk.rung}, peak {risk.peak_equity:.8g} of capital {risk.capital:.8g}"
+            self.breach("I6", f"the ladder stands at {now} after a restart, and stood at {rung}, {peak:.8g} of {capital:.8g}")
+
     def _fill(self, fill: Fill) -> None:
         self.truth.update()
         found = self.truth.trades.get((fill.symbol, fill.trade_id))
@@ -251,17 +305,16 @@ class Judge:
         there = {OrderId(order.client_id): order for order in self.truth.open_orders()}
         for name in there:
             order = known.get(name)
-            sentence = "open at the exchange, and the ledger does not know it" if order is None else "open at the exchange, not in the ledger"
+            sentence = "open at the exchange, and not in the ledger"
             self._eventually("I1", f"order {name}", order is not None and order.live, ORDERS_WITHIN_S, passed_s, sentence)
+            going = order is not None and order.state is OrderState.CANCELING
+            self._eventually("I1", f"cancel {name}", not going, ORDERS_WITHIN_S, passed_s, "open at the exchange, its cancel does not come through")
         for name, order in known.items():
             if name not in there:
-                self._eventually("I1", f"live {name}", not self._ended(name, order), ORDERS_WITHIN_S, passed_s, f"{order.state.value} in the ledger, not open at the exchange")
+                self._eventually("I1", f"live {name}", not order.live, ORDERS_WITHIN_S, passed_s, f"{order.state.value} in the ledger, not open there")
         gone = [key for key in self._late if key.startswith("I1") and key.split(" ")[-1] not in there and key.split(" ")[-1] not in known]
         for key in gone:
             del self._late[key]
-
-    def _ended(self, name: OrderId, order: Order) -> bool:
-        return order.live
 
     def _eventually(self, invariant: str, what: str, holds: bool, within_s: float, passed_s: float, sentence: str) -> None:
         key = f"{invariant} {what}"
@@ -273,3 +326,14 @@ class Judge:
             self._late[key] = -1e9
             self.breach(invariant, f"{what}: {sentence}, for more than {within_s:g} clear seconds")
 
+
+
+def _unfit(event: NewWeights) -> str:
+    """Why weights must not serve; empty where they may."""
+    try:
+        tensors = load(event.payload)
+    except SafetensorError as error:
+        return f"cannot be read: {error}"
+    if event.spec != SPEC_HASH:
+        return "are made for other observations"
+    return "" if all(np.isfinite(tensor).all() for tensor in tensors.values()) else "are not finite"

@@ -85,6 +85,7 @@ class Run:
         self._judge.on_breach = self._end_at_once
         self._disk.committed = self._judge.durable
         self._front.on_order = self._judge.arrived
+        self._front.tell = self._judge.say
         self._scene = Scene(timeline, self._plan, self._exchange, self._front, self._network, self._disk, clocks, self._judge)
         self._happenings = Happenings(self._scene, chance.stream("happenings"))
         self._machine = Machine(
