@@ -8,6 +8,7 @@ from typing import Any
 
 from daemon.emergency import EmergencyRecord
 from daemon.journal import Journal
+from daemon.segments import RecordFailed
 from daemon.simulation.loop import Crashed
 
 
