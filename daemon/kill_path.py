@@ -62,7 +62,7 @@ async def attend(engine: Engine, door: Door, venue: Account, latch: Latch) -> No
             verified = False
             continue
         for symbol in engine.ledger.symbols():
-            if engine.market.trouble(symbol) is not None:
+            if symbol in engine.market.symbols and engine.market.trouble(symbol) is not None:
                 await _bring_price(symbol, door, venue)
         if not verified and settled(engine, flat=True):
             verified = True

@@ -29,11 +29,14 @@ def given_up(ledger: Ledger, symbol: Symbol) -> list[Adjustment]:
     lacking = position - max(ledger.balances.get(instrument.base, ZERO), ZERO)
     if position <= 0 or lacking <= 0:
         return []
-    price = ledger.average_price(symbol)
-    note = f"{lacking} {instrument.base} are no longer in the account"
+    return _out_of_the_book(ledger, symbol, lacking, f"{lacking} {instrument.base} are no longer in the account")
+
+
+def _out_of_the_book(ledger: Ledger, symbol: Symbol, quantity: Decimal, note: str) -> list[Adjustment]:
+    price, base = ledger.average_price(symbol), ledger.instruments[symbol].base
     return [
-        Adjustment(UNSTAMPED, instrument.base, -lacking, AdjustmentKind.CARRIED, str(price)),
-        Adjustment(UNSTAMPED, ledger.quote, lacking * price, AdjustmentKind.CARRIED, note),
+        Adjustment(UNSTAMPED, base, -quantity, AdjustmentKind.CARRIED, str(price)),
+        Adjustment(UNSTAMPED, ledger.quote, quantity * price, AdjustmentKind.CARRIED, note),
     ]
 
 
@@ -42,14 +45,19 @@ def identity(parts: Sequence[str]) -> str:
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
 
-def require_traded(opened: Iterable[Event], symbols: Collection[Symbol], quote: Currency, allocation: Decimal) -> None:
-    """Raise ConfigError for what an earlier session holds in a market that is not traded any more: nobody would watch over it."""
+def untraded(opened: Iterable[Event], symbols: Collection[Symbol], quote: Currency, allocation: Decimal) -> list[Adjustment]:
+    """What takes the dust of markets that are not traded any more out of the book: nothing tells its price, and without one no equity
+    is known. The coins stay in the account, as its owner's. Raises ConfigError for more than dust: nobody would watch over it.
+    """
+    ledger, changes = Ledger(quote), list[Adjustment]()
     for event in opened:
-        if not (isinstance(event, Adjustment) and event.kind is AdjustmentKind.CARRIED and event.currency != quote and event.amount > 0):
-            continue
-        worth = event.amount * Decimal(event.note or 0)
-        if (symbol := Symbol(f"{event.currency}/{quote}")) not in symbols and worth > DUST * allocation:
+        ledger.apply(event)
+    for symbol in sorted(set(ledger.symbols()) - set(symbols)):
+        position, base = ledger.position(symbol), ledger.instruments[symbol].base
+        if position * ledger.average_price(symbol) > DUST * allocation:
             raise ConfigError(
-                f"exchange.symbols: {event.amount.normalize():f} {event.currency} of an earlier session are held, and nobody would watch "
+                f"exchange.symbols: {position.normalize():f} {base} of an earlier session are held, and nobody would watch "
                 f"over them: add {symbol} (flatten sells them), or sell them by hand"
             )
+        changes += _out_of_the_book(ledger, symbol, position, f"{position.normalize():f} {base} of a market that is not traded any more")
+    return changes

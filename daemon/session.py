@@ -268,11 +268,11 @@ async def _venue(settings: Settings, options: ExchangeOptions, server: Rehearsal
             venue, origin = account_of(settings, options, feed, clock), origin_of(settings, options, server)
             try:
                 recovery = await recovered(settings.state_dir, venue, quote, allocation, settings.instance, origin)
-                opening.require_traded(recovery.events, symbols_of(settings, server), quote, allocation)
+                dust = opening.untraded(recovery.events, symbols_of(settings, server), quote, allocation)
             except BaseException:
                 await venue.close()
                 raise
-            return venue, recovery.events, {"origin": origin, "opened_with": recovery.opened_with()}, recovery
+            return venue, (*recovery.events, *dust), {"origin": origin, "opened_with": recovery.opened_with()}, recovery
 
 
 def _exploration(settings: Settings, options: ExchangeOptions) -> float:

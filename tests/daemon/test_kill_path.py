@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -138,6 +139,25 @@ async def test_a_flatten_with_stale_data_sells_at_the_price_the_venue_tells(tmp_
     sells = [c for c in venue.sent if isinstance(c, Place)]
     assert len(sells) > 1, "in slices"
     assert all(p.reduce_only and p.price is not None and p.price >= Decimal("0.98") * 45_000 - 1 for p in sells)
+
+
+async def test_a_holding_in_a_market_that_is_not_followed_does_not_end_the_flatten_of_the_others(tmp_path):
+    engine, door, latch = owner(), Door(), Latch(tmp_path)
+    other = replace(LISTED, symbol=Symbol("ETH/USDT"), base=Currency("ETH"))
+    for fact in (Listing(Stamp(1, 7), other), Adjustment(Stamp(1, 8), Currency("ETH"), Decimal(1), AdjustmentKind.CARRIED, "10")):
+        engine.step(fact)
+    venue = Market(door, 45_000)
+    door.push(Flatten(UNSTAMPED))
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(drive(door.events(), engine, Nothing(), venue.send, lambda _: None, lambda *_: None)),
+            group.create_task(kill_path.attend(engine, door, venue, latch)),
+            group.create_task(door.metronome(0.05)),
+        ]
+        while engine.ledger.position(BTC):
+            await asyncio.sleep(0.01)
+        for task in tasks:
+            task.cancel()
 
 
 async def test_a_record_that_fails_takes_every_order_away_and_latches(tmp_path):

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from agents.core.errors import ConfigError
-from agents.core.events import UNSTAMPED, Adjustment, AdjustmentKind, Fill, Listing
+from agents.core.events import UNSTAMPED, Adjustment, AdjustmentKind, Event, Fill, Listing
 from agents.core.instruments import Currency, Instrument, Side, Symbol
 from agents.core.ledger import Ledger
 from agents.core.orders import OrderId
@@ -43,11 +43,28 @@ def test_coins_that_the_owner_took_leave_the_book_at_their_cost_and_nothing_else
     assert opening.given_up(ledger, BTC) == []
 
 
-def test_what_is_held_in_a_market_that_is_not_traded_any_more_is_refused_and_dust_is_not() -> None:
-    held = Adjustment(UNSTAMPED, COIN, D("0.3"), AdjustmentKind.CARRIED, "100")
+def carried(quantity: str, price: str = "100") -> list[Event]:
+    """A recovered ledger that goes on with a position bought for that price."""
+    cost = Adjustment(UNSTAMPED, USDT, -D(quantity) * D(price), AdjustmentKind.CARRIED, "what trading has moved so far")
+    return [Listing(UNSTAMPED, LISTED), Adjustment(UNSTAMPED, COIN, D(quantity), AdjustmentKind.CARRIED, price), cost]
+
+
+def test_what_is_held_in_a_market_that_is_not_traded_any_more_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"0\.3 BTC .* add BTC/USDT"):
-        opening.require_traded([held], [Symbol("ETH/USDT")], USDT, D(10_000))
-    opening.require_traded([held], [BTC], USDT, D(10_000))
-    opening.require_traded([held], [Symbol("ETH/USDT")], USDT, D(100_000))
-    money = Adjustment(UNSTAMPED, USDT, D(5000), AdjustmentKind.CARRIED, "cost")
-    opening.require_traded([money], [Symbol("ETH/USDT")], USDT, D(10))
+        opening.untraded(carried("0.3"), [Symbol("ETH/USDT")], USDT, D(10_000))
+    assert opening.untraded(carried("0.3"), [BTC], USDT, D(10_000)) == []
+    missed = Fill(UNSTAMPED, BTC, 0, OrderId("a"), "1", Side.BUY, D(100), D(4), D(0), USDT, True)
+    with pytest.raises(ConfigError, match=r"4\.01 BTC"):
+        opening.untraded([*carried("0.01"), missed], [Symbol("ETH/USDT")], USDT, D(10_000))
+
+
+def test_dust_in_a_market_that_is_not_traded_any_more_leaves_the_book_so_that_the_equity_stays_known() -> None:
+    opened = [*opening.fresh(USDT, D(1000), {USDT: D(5000)}), *carried("0.001")]
+    before, ledger = Ledger(USDT), Ledger(USDT)
+    for event in opened:
+        before.apply(event)
+    for event in (*opened, *opening.untraded(opened, [Symbol("ETH/USDT")], USDT, D(1000))):
+        ledger.apply(event)
+    assert ledger.symbols() == []
+    assert ledger.equity({}) == before.equity({BTC: D(100)}) == D(1000)
+    assert opening.untraded(opened, [Symbol("ETH/USDT")], USDT, D(1000))[0].amount == D("-0.001")
