@@ -12,6 +12,7 @@ import orjson
 
 from agents.core.errors import TradingError
 from agents.core.events import Adjustment, AdjustmentKind, Adopted, Event, Fill, Reconciled
+from agents.core.instruments import Side
 from agents.core.orders import Amend, Place, is_ours
 from daemon.journal import JournalReader, SessionRow
 
@@ -62,6 +63,8 @@ class Books:
     """Of the last session, without the market's flow."""
     ordered: set[str]
     """Client order ids that the last session placed or adopted."""
+    placed: list[tuple[int, Place]]
+    """What the last session meant to place, with the fact that caused it."""
 
     @property
     def recovered(self) -> bool:
@@ -73,30 +76,47 @@ def books(folder: Path) -> Books:
     """Read all of it. Raises DataError where a row cannot be read."""
     reader = JournalReader(folder)
     rows = reader.sessions()
-    fills, intents, ordered, events = [], Counter[str](), set[str](), list[Event]()
+    fills, intents, ordered, events, placed = [], Counter[str](), set[str](), list[Event](), list[tuple[int, Place]]()
     for row in rows:
+        placed = []
         events = list(reader.facts(row.epoch))
         ordered = {event.place.order_id for event in events if isinstance(event, Adopted)}
         fills += [event for event in events if isinstance(event, Fill)]
-        for _, command in reader.commands(row.epoch):
+        for seq, command in reader.commands(row.epoch):
+            if isinstance(command, Place):
+                placed.append((seq, command))
             order_id = command.order_id if isinstance(command, Place) else command.new_order_id if isinstance(command, Amend) else None
             if order_id is not None:
                 intents[order_id] += 1
                 ordered.add(order_id)
-    return Books(rows[-1], fills, intents, events, ordered)
+    return Books(rows[-1], fills, intents, events, ordered, placed)
 
 
 def audit(found: Books, before: Truth | None, now: Truth, instance: str) -> list[str]:
     """Sentences of what is wrong. `before` is the exchange just before the last session started, `now` is just after its end."""
-    wrong = [*_orders(found, now, instance), *_fills(found, before, now)]
+    wrong = [*_orders(found, now, instance), *_fills(found, before, now), *_bold(found)]
     if found.recovered:
         wrong += _money(found, now)
     for event in found.events:
-        if isinstance(event, Reconciled) and event.differences:
-            wrong.append(f"{found.last.name}: unexplained difference {event.differences} {event.note}")
         if isinstance(event, Adjustment) and event.kind in _UNCALLED_FOR:
             wrong.append(f"{found.last.name}: {event.kind.value} of {event.amount} {event.currency} that never happened ({event.note})")
     return wrong
+
+
+def doubts(found: Books) -> list[str]:
+    """Where the last session could not explain a difference. Under faults that is right: an exchange that hides a trade for seconds must be
+    doubted, and until it is clear only risk may be reduced (`audit` sees to that)."""
+    unclear = [event for event in found.events if isinstance(event, Reconciled) and event.differences]
+    return [f"{found.last.name}: unexplained difference {event.differences} {event.note}" for event in unclear]
+
+
+def _bold(found: Books) -> Iterable[str]:
+    """New risk taken while a difference was unexplained."""
+    verdicts = [(event.stamp.seq, bool(event.differences)) for event in found.events if isinstance(event, Reconciled)]
+    for seq, place in found.placed:
+        last = next((doubtful for at, doubtful in reversed(verdicts) if at <= seq), False)
+        if last and place.side is Side.BUY:
+            yield f"{found.last.name}: order {place.order_id} buys at fact {seq}, while a difference was unexplained"
 
 
 def _orders(found: Books, now: Truth, instance: str) -> Iterable[str]:

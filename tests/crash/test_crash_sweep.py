@@ -12,9 +12,9 @@ import pytest
 
 from agents.core.events import Adjustment, AdjustmentKind, Event, Fill, Reconciled, Stamp
 from agents.core.instruments import Currency, Side, Symbol
-from agents.core.orders import OrderId
+from agents.core.orders import OrderId, Place
 from benchmarks.proofs import crash_sweep
-from benchmarks.proofs.audit import Books, Truth, audit, books
+from benchmarks.proofs.audit import Books, Truth, audit, books, doubts
 from daemon.journal import SessionRow
 
 ROOT = Path(__file__).parents[2]
@@ -72,11 +72,13 @@ def adjustment(amount: str, kind: AdjustmentKind, currency: str = "USDT") -> Adj
     return Adjustment(Stamp(1, 1), Currency(currency), Decimal(amount), kind)
 
 
-def told(*fills: Fill, events: tuple[Event, ...] = (), intents: tuple[str, ...] = (OURS,), clean: bool = True) -> Books:
+def told(*fills: Fill, events: tuple[Event, ...] = (), intents: tuple[str, ...] = (OURS,), clean: bool = True,
+         placed: tuple[tuple[int, Side], ...] = ()) -> Books:  # fmt: skip
     """A first session that opened with 1000 USDT."""
     verdict = Reconciled(Stamp(2, 2), () if clean else ((Currency("USDT"), Decimal(1), Decimal(2)),))
     opening = adjustment("1000", AdjustmentKind.OPENING)
-    return Books(SessionRow(1, "s-1", 0, {}, None), list(fills), Counter(intents), [opening, verdict, *fills, *events], set(intents))
+    orders = [(seq, Place(OrderId(OURS), Symbol("BTC/USDT"), side, Decimal(1), Decimal(1))) for seq, side in placed]
+    return Books(SessionRow(1, "s-1", 0, {}, None), list(fills), Counter(intents), [opening, verdict, *fills, *events], set(intents), orders)
 
 
 def exchange(*trades: dict[str, Any], orders: tuple[dict[str, Any], ...] = (), usdt: str | None = None) -> Truth:
@@ -94,6 +96,8 @@ NOTHING = exchange()
         (told(fill(1)), NOTHING, exchange(trade(1), orders=(order(status="FILLED"),))),
         (told(fill(1)), exchange(trade(1)), exchange(trade(1), trade(2))),  # the second came in the last moment
         (told(), NOTHING, exchange(orders=(order(), order(OTHER), order(OTHER)))),
+        (told(clean=False, placed=((1, Side.BUY), (3, Side.SELL))), NOTHING, NOTHING),  # in doubt from fact 2 on
+        (told(events=(Reconciled(Stamp(4, 4), ()),), clean=False, placed=((5, Side.BUY),)), NOTHING, NOTHING),
     ],
 )
 def test_books_that_are_right(found: Books, before: Truth, now: Truth) -> None:
@@ -111,13 +115,18 @@ def test_books_that_are_right(found: Books, before: Truth, now: Truth) -> None:
         (told(intents=(OURS, OURS)), NOTHING, exchange(orders=(order(),)), "2 times among the intents"),
         (told(events=(adjustment("5", AdjustmentKind.DEPOSIT),)), NOTHING, NOTHING, "that never happened"),
         (told(events=(adjustment("-5", AdjustmentKind.CORRECTION),)), NOTHING, exchange(usdt="995"), "that never happened"),
-        (told(clean=False), NOTHING, NOTHING, "unexplained difference"),
+        (told(clean=False, placed=((3, Side.BUY),)), NOTHING, NOTHING, "buys at fact 3, while a difference was unexplained"),
         (told(), NOTHING, exchange(usdt="999"), "1000 USDT in the books, 999 at the exchange"),
         (told(events=(adjustment("2", AdjustmentKind.CARRIED, "BTC"),)), NOTHING, NOTHING, "our own BTC is 2 in the books, 0 by all trades"),
     ],
 )
 def test_books_that_are_wrong(found: Books, before: Truth, now: Truth, said: str) -> None:
     assert any(said in sentence for sentence in audit(found, before, now, "main"))
+
+
+def test_a_doubt_is_told() -> None:
+    assert "unexplained difference" in doubts(told(clean=False))[0]
+    assert doubts(told()) == []
 
 
 def test_an_open_order_that_nobody_follows_is_seen() -> None:
