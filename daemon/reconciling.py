@@ -30,6 +30,8 @@ PERSISTENT = 3
 """Looks in a row that must find a difference before it is told: exchanges are eventually consistent."""
 DRAIN_S = 5.0
 """How long what was told may take to reach the ledger."""
+AGAIN_S = 2.0
+"""Pause after a look that failed, or that money on its way disturbed."""
 _ON_THE_WAY = frozenset({OrderState.PENDING, OrderState.UNKNOWN})
 
 
@@ -75,12 +77,13 @@ class Reconciler:
 
     async def run(self) -> None:
         """Look every interval, for ever."""
+        pause_s = self._interval_s
         while True:
-            await asyncio.sleep(self._interval_s)
-            await self.look()
+            await asyncio.sleep(pause_s)
+            pause_s = self._interval_s if await self.look() else min(AGAIN_S, self._interval_s)
 
-    async def look(self) -> None:
-        """One comparison. A venue that cannot be reached is no difference: it makes the last look older."""
+    async def look(self) -> bool:
+        """One comparison; whether all of it could be judged. A venue that cannot be reached is no difference: the last look ages."""
         try:
             await self._venue.compare()
             self._guard()
@@ -91,10 +94,11 @@ class Reconciler:
         except (VenueError, DataError, TimeoutError) as error:
             self.counts["failed"] += 1
             log.warning("not_reconciled", error=str(error)[:200])
-            return
+            return False
         self.counts["looks"] += 1
         self._looked_at = self._clock()
         self._judge(found, skipped)
+        return not skipped
 
     def status(self) -> dict[str, Any]:
         """For metrics and the view: seconds since the last whole look (None: none yet), and what it found."""

@@ -34,6 +34,10 @@ KEPT = 4096
 """Ended orders that are remembered, for late fills."""
 LOOKS = (0.02, 0.05, 0.07, 0.13, 0.2, 0.27, 0.33)
 """Pauses between looks for an order whose fate is unknown, in parts of the window; the last repeats."""
+AT_ONCE = 8
+"""Requests that one round of `attend` makes side by side."""
+TOO_LATE_S = 5.0
+"""An order that has waited so long for its turn was meant for another market; what only reduces is still sent."""
 ABSENT = 4
 """Looks in a row that must find nothing before an order counts as never accepted."""
 
@@ -132,8 +136,13 @@ class OrderDesk:
                 self.look_soon(tracked)
 
     async def place(self, tracked: Tracked) -> None:
-        """Send one order, once. Raises ConfigError when the key is refused."""
+        """Send one order, once; one that nobody wants any more is not sent. Raises ConfigError when the key is refused."""
         place, view = tracked.place, None
+        late = not place.reduce_only and _now() - tracked.sent_at > TOO_LATE_S
+        if tracked.cancel_wanted or late:
+            tracked.answered.set()
+            self._tell(tracked, OrderState.REJECTED, "too_late" if late else "not_wanted")
+            return
         tracked.sent_at = _now()
         try:
             view = parse_order(await self._transport.create(place))
@@ -205,15 +214,23 @@ class OrderDesk:
             self.stirred.set()
 
     async def attend(self) -> float:
-        """Sweep dirty symbols and look at orders that are due; seconds until the next look is."""
-        while self.dirty:
-            symbol = min(self.dirty)  # one order in every process: a simulated run must repeat
-            self.dirty.discard(symbol)
-            await self._sweep(symbol)
+        """Sweep dirty symbols and look at orders that are due, several at a time; seconds until the next look is.
+
+        Side by side, so that a request that hangs does not hold up the others; orders of unknown fate first.
+        """
         now = _now()
-        for tracked in [t for t in self.orders.values() if t.next_look is not None and t.next_look <= now]:
-            tracked.next_look = None
-            await self._look(tracked)
+        dirty = sorted(self.dirty)[:AT_ONCE]  # one order in every process: a simulated run must repeat
+        self.dirty.difference_update(dirty)
+        due = [t for t in self.orders.values() if t.next_look is not None and t.next_look <= now]
+        due.sort(key=lambda tracked: tracked.state is not OrderState.UNKNOWN)
+        async with asyncio.TaskGroup() as tasks:
+            for symbol in dirty:
+                tasks.create_task(self._sweep(symbol))
+            for tracked in due[:AT_ONCE]:
+                tracked.next_look = None
+                tasks.create_task(self._look(tracked))
+        if self.dirty:
+            return 0.0
         waits = [t.next_look - _now() for t in self.orders.values() if t.next_look is not None]
         return max(0.0, min(waits, default=60.0))
 
@@ -388,8 +405,10 @@ class OrderDesk:
 
     def _end(self, tracked: Tracked, state: OrderState, reason: str) -> None:
         if state is OrderState.REJECTED:
-            self._tell(tracked, state, reason.lower())
-            return
+            if state in NEXT[tracked.state]:
+                self._tell(tracked, state, reason.lower())
+                return
+            state = OrderState.EXPIRED  # it had rested: a stop, say, that the exchange refused once it was triggered
         tracked.ending, tracked.ended_at = state, _now()
         if tracked.complete:
             self._tell(tracked, state)

@@ -1,7 +1,9 @@
 """The ledger held against the venue in a session: quiet moments only, explained where it can be, told where it persists."""
 
 import asyncio
+import random
 from collections.abc import Iterable
+from contextlib import suppress
 from decimal import Decimal
 
 from agents.core.events import Adjustment, AdjustmentKind, Event, Fill, Listing, OrderUpdate, Reconciled, Stamp, stamped
@@ -10,6 +12,8 @@ from agents.core.ledger import Ledger
 from agents.core.orders import OrderId, OrderState, Place
 from daemon import opening
 from daemon.reconciling import PERSISTENT, Reconciler
+from daemon.simulation.loop import VirtualLoop
+from daemon.simulation.timeline import Timeline
 from daemon.venues.parse import Transfer
 from tests.daemon.recovery_world import BNB, BTC, COIN, LISTED, SECOND, START, USDT
 
@@ -236,3 +240,26 @@ async def test_a_venue_that_cannot_be_reached_makes_the_last_look_older_and_is_n
     await house.look(5)
     status = house.reconciler.status()
     assert (status["age_s"], status["failed"], house.said) == (50, 5, [])
+
+
+def test_after_a_look_that_failed_the_next_comes_soon_and_after_a_good_one_at_its_time() -> None:
+    house, looked = House(), list[float]()
+    well = house.venue.balances
+
+    async def shaky() -> dict[Currency, Decimal]:
+        looked.append(asyncio.get_running_loop().time())
+        if len(looked) == 2:
+            raise TimeoutError
+        return await well()
+
+    house.venue.balances = shaky  # type: ignore[method-assign]
+
+    async def minute() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(45):
+                await house.reconciler.run()
+
+    loop = VirtualLoop(Timeline(), random.Random(1))
+    begun = loop.time()
+    loop.run(minute())
+    assert [round(at - begun) for at in looked] == [10, 20, 22, 32, 42]
