@@ -191,6 +191,7 @@ async def _compose(settings: Settings, options: ExchangeOptions, server: Rehears
     status = Status(journal.name, labels, engine, door, lambda: learner.status)
     bounds = Bounds(settings.http.max_data_age_s, settings.http.max_decision_age_s)
     await stack.enter_async_context(serve(status.snapshot, bounds, settings.http.host, settings.http.port))
+    status.details["process"] = lambda: {"tasks": len(asyncio.all_tasks())}
     stop, latch, emergency = asyncio.Event(), Latch(folder), EmergencyRecord(folder)
     operator = Operator(door, latch, status, stop)
     watchers: list[Watcher] = [_ending(server, stop), _settle_memory, partial(operator.listen, folder)]
