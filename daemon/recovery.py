@@ -259,6 +259,8 @@ class _Story:
 
     def _end(self, order: Order, view: OrderView) -> None:
         filled, state = max(view.filled or ZERO, order.filled), view.state
+        if state is _S.REJECTED and state not in NEXT[order.state] and order.live:
+            state = _S.EXPIRED  # it had rested: a stop, say, that the exchange refused once it was triggered
         if state is not None and state.done:
             if filled > order.filled or (state is _S.FILLED and not order.filled):  # its last trades are not told yet
                 state = _S.PARTIAL if order.filled else _S.OPEN

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -67,6 +67,8 @@ class CcxtVenue:
         feed.feed_into(self._outbox)
         self._places: asyncio.Queue[Place] = asyncio.Queue(options.queue)
         self._cancels: asyncio.Queue[Cancel] = asyncio.Queue(options.queue)
+        self._to_cancel: set[OrderId] = set()
+        """What is in that queue: each order once, so that whoever asks again never has to wait for room."""
         self._throttle = Throttle(options.timeout_s, options.senders, options.cancellers, Lane.PROTECT)
         self._exchange: Exchange | None = None
         self._link: Link | None = None
@@ -95,10 +97,10 @@ class CcxtVenue:
                 except asyncio.QueueFull:
                     desk.refuse(command, "outbox_full")
             case Cancel():
-                await self._cancels.put(command)
+                await self._queue(command)
             case Amend():
                 place = Place(command.new_order_id, command.symbol, command.side, command.quantity, command.price)
-                await self._cancels.put(Cancel(command.order_id, command.symbol))
+                await self._queue(Cancel(command.order_id, command.symbol))
                 desk.refuse(place, "amend_not_supported")
 
     async def balances(self) -> dict[Currency, Decimal]:
@@ -289,7 +291,14 @@ class CcxtVenue:
 
     async def _send_cancels(self, desk: OrderDesk) -> None:
         while True:
-            await desk.cancel(await self._cancels.get())
+            cancel = await self._cancels.get()
+            self._to_cancel.discard(cancel.order_id)
+            await desk.cancel(cancel)
+
+    async def _queue(self, cancel: Cancel) -> None:
+        if cancel.order_id not in self._to_cancel:
+            self._to_cancel.add(cancel.order_id)
+            await self._cancels.put(cancel)
 
     async def _follow(self, desk: OrderDesk) -> None:
         """Look at what is due, when it is due or when something stirs."""
@@ -307,8 +316,7 @@ class CcxtVenue:
         while True:
             await asyncio.sleep(self._options.sweep_s)
             for cancel in desk.uncancelled():
-                with suppress(asyncio.QueueFull):
-                    self._cancels.put_nowait(cancel)
+                await self._queue(cancel)
             for symbol in desk.moving():
                 desk.dirty.add(symbol)
                 try:

@@ -354,7 +354,7 @@ class OrderDesk:
                 raise refused_key(self._exchange) from error
             self._look_again(tracked)
             return
-        if view is not None and not view.empty:
+        if view is not None and not view.empty and not self._is_namesake(tracked, view):
             tracked.absent = 0
             self._apply(tracked, view)
             return
@@ -364,6 +364,11 @@ class OrderDesk:
             self._tell(tracked, OrderState.REJECTED, "not_found")
         else:
             self._look_again(tracked)
+
+    def _is_namesake(self, tracked: Tracked, view: OrderView) -> bool:
+        """Whether a record of our id is of an order from before this session: a journal that was lost has let the numbers begin anew."""
+        before = 0 < view.created < self._since - int(self._window_s * NS)
+        return before and not tracked.venue_order_id and epoch_of(tracked.place.order_id) == self.epoch
 
     def _look_again(self, tracked: Tracked) -> None:
         self.look_soon(tracked, LOOKS[min(tracked.looks, len(LOOKS) - 1)] * self._window_s)

@@ -180,6 +180,13 @@ def test_an_order_that_filled_wholly_or_was_cancelled_is_not_followed_any_more()
     assert world.recover().orders == ()
 
 
+def test_an_order_that_rested_and_was_refused_in_the_end_is_over() -> None:
+    world = dead_with_an_order()
+    world.orders[0].status = "rejected"  # a stop that the exchange refused once it was triggered
+    recovery = world.recover()
+    assert (updates(recovery), recovery.orders) == ([("expired", "recovered")], ())
+
+
 def test_an_intent_that_never_arrived_is_rejected_only_after_the_window_and_is_exposure_until_then() -> None:
     world = World()
     world.place(Side.BUY, 100, D("0.4"), arrives=False, acknowledged=False)

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -457,3 +458,62 @@ async def test_a_full_outbox_refuses_unsent() -> None:
         await until(lambda: [e for e in told if isinstance(e, OrderUpdate) and e.reason == "outbox_full"])
         await until(lambda: any(e.state is OrderState.OPEN for e in told if isinstance(e, OrderUpdate)))
         assert len({call[2]["newClientOrderId"] for call in server.calls if call[:2] == ("POST", "order")}) < 5
+
+
+async def test_an_order_that_rested_and_was_refused_in_the_end_is_over() -> None:
+    async with trading() as (server, told):
+        await told.venue.send(place())
+        await until(lambda: "open" in told.states())
+        server.orders[0]["status"] = "REJECTED"  # some exchanges refuse a stop once it is triggered
+        await until(lambda: "expired" in told.states())
+        assert await told.venue.settle(5)
+
+
+async def test_an_order_that_is_cancelled_before_its_turn_is_never_sent() -> None:
+    async with trading(VenueOptions(timeout_s=3, senders=1, sweep_s=60, link=BY_REST)) as (server, told):
+        server.on_order.append(late(server))
+        await told.venue.send(place(1))
+        await until(lambda: server.orders)
+        await told.venue.send(place(2))
+        await told.venue.send(Cancel(OrderId("q-main-1-2-0"), BTC))
+        await until(lambda: "rejected" in told.states("q-main-1-2-0"))
+        assert told.last("q-main-1-2-0").reason == "not_wanted"
+        assert [order["clientOrderId"] for order in server.orders] == ["q-main-1-1-0"]
+
+
+async def test_an_order_that_waited_too_long_for_its_turn_is_not_sent_unless_it_reduces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.venues.orders.TOO_LATE_S", 0.2)
+    async with trading(VenueOptions(timeout_s=3, senders=1, sweep_s=60, link=BY_REST)) as (server, told):
+        server.on_order.append(late(server))
+        for number in (1, 2):
+            await told.venue.send(place(number))
+        await told.venue.send(replace(place(3), side=Side.SELL, reduce_only=True))
+        await until(lambda: "open" in told.states("q-main-1-3-0"))
+        assert told.last("q-main-1-2-0").reason == "too_late"
+        assert [order["clientOrderId"] for order in server.orders] == ["q-main-1-1-0", "q-main-1-3-0"]
+
+
+async def test_cancels_that_are_asked_for_again_and_again_leave_room_for_the_next_command() -> None:
+    async with trading(VenueOptions(timeout_s=3, cancellers=1, queue=4, sweep_s=0.05, link=BY_REST)) as (server, told):
+        stuck = asyncio.Event()
+        server.refuse["DELETE order"] = lambda: stuck.set() or web.Response(status=502)  # type: ignore[func-returns-value]
+        for number in (1, 2, 3):
+            await told.venue.send(place(number, price=f"{90 + number}.0"))
+            await until(lambda name=f"q-main-1-{number}-0": "open" in told.states(name))
+        async with asyncio.timeout(1):
+            for _ in range(10):
+                for number in (1, 2, 3):
+                    await told.venue.send(Cancel(OrderId(f"q-main-1-{number}-0"), BTC))
+        await until(stuck.is_set)
+
+
+async def test_an_order_of_the_same_name_from_before_a_journal_was_lost_is_no_evidence() -> None:
+    async with trading() as (server, told):
+        old = server.add_order({"symbol": "BTCUSDT", "newClientOrderId": "q-main-1-1-0", "quantity": "0.1", "price": "50",
+                                "type": "LIMIT", "side": "BUY"})  # fmt: skip
+        old |= {"status": "FILLED", "executedQty": "0.10000", "time": old["time"] - 3_600_000}
+        await told.venue.adopt([], {}, epoch=1)
+        server.on_order.append(nothing(server))
+        await told.venue.send(place())
+        await until(lambda: "rejected" in told.states() or "filled" in told.states())
+        assert (told.states(), told.last().reason) == (["unknown", "rejected"], "not_found")
