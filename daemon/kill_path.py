@@ -87,6 +87,7 @@ async def without_record(
     engine: Engine, door: Door, venue: Account, latch: Latch, emergency: Callable[[], Record], unsent: Sequence[Command], *, sell: bool
 ) -> None:
     """The disk takes no more: go on with the preallocated record until every order is gone, and all is sold where wanted."""
+    sell = sell or engine.flattening
     _latch(latch, "flatten" if sell else "halt", "the record could not be written", door.now())
     for command in unsent:
         if isinstance(command, Place):

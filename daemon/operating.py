@@ -32,11 +32,12 @@ class Operator:
             await asyncio.Event().wait()
 
     def halt(self, request: Request) -> dict[str, Any]:
-        """Cancel every order and place none until resume; survives a restart."""
-        reason = _reason(request)
-        self._latch_or_say("halt", reason)
+        """Cancel every order and place none until resume; survives a restart. A flatten that is latched goes on: only resume ends it."""
+        reason, flattening = _reason(request), self._latch.read().kind == "flatten"
+        if not flattening:
+            self._latch_or_say("halt", reason)
         self._door.push(Halt(UNSTAMPED, reason))
-        return {"accepted": "halt"}
+        return {"accepted": "halt", **({"note": "a flatten is under way and goes on; resume ends it"} if flattening else {})}
 
     def flatten(self, request: Request) -> dict[str, Any]:
         """Halt, cancel every order and sell what is held; survives a restart."""

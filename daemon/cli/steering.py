@@ -1,5 +1,6 @@
 """Commands that steer a daemon, or do its last duties without one."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from daemon.cli.app import (
     speak,
     tell,
 )
-from daemon.errors import NotRunning
+from daemon.errors import NotRunning, TimedOut
 from daemon.latch import Kind
 
 Word = Literal["flatten", "cancel-all"]
@@ -92,17 +93,31 @@ def _tell_or_do(word: Word, reason: str, state: Path | None, config: Path | None
 
 
 def _say_or_latch(word: str, kind: Kind, reason: str, state: Path | None, config: Path | None) -> dict[str, Any]:
-    """Tell the running daemon; where none runs but one has run before, the next session finds the word on disk."""
+    """Tell the running daemon; where none runs but one has run before, the next session finds the word on disk.
+
+    A word that stops is left there too where a daemon hangs, or is still starting and has no ear yet.
+    """
     try:
         return ask(word, state, config, reason=reason)
-    except NotRunning:
+    except (NotRunning, TimedOut) as error:
         folder = settings_of(config, {"state_dir": state}).state_dir
-        if not (folder / "journal.sqlite").is_file():
+        if (kind == "none" and isinstance(error, TimedOut)) or not (folder / "journal.sqlite").is_file():
             raise
         from daemon.door import Door
         from daemon.latch import Latch
-        from daemon.state_folder import held
+        from daemon.state_folder import Occupied, held
 
-        with held(folder):
+        if kind != "none":
             Latch(folder).set(kind, reason, Door().now())
+        if isinstance(error, TimedOut):
+            raise TimedOut(f"{error}. The word is latched: the next session {_NEXT[kind]}") from error
+        try:
+            with held(folder):
+                Latch(folder).set(kind, reason, Door().now())
+        except Occupied:
+            if kind == "none":
+                raise
+            with suppress(NotRunning):  # it may have come up meanwhile, and before it saw the latch
+                return ask(word, state, config, reason=reason)
+            return {"latched": kind, "note": f"the daemon on {folder} is still starting; its session {_NEXT[kind]}"}
         return {"latched": kind, "note": f"no daemon runs on {folder}; the next session on it {_NEXT[kind]}"}

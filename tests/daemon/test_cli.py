@@ -17,6 +17,7 @@ from daemon.errors import Exit, NotRunning, TimedOut, Unsafe, exit_code
 from daemon.journal import Journal
 from daemon.latch import Latch
 from daemon.settings import Settings
+from daemon.state_folder import held
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("trade", "record", "backtest", "exchange", "replay", "status", "learner", "show-config", "config-schema", "halt", "resume", "flatten", "stop")
@@ -175,6 +176,24 @@ def test_an_exchange_that_lacks_what_safety_needs_is_refused_by_name_even_where_
     assert (code, out) == (Exit.USAGE, "")
     assert "bitfinex lacks" in sentence(err)
     assert "client order id" in err
+
+
+def test_a_daemon_that_is_still_starting_or_hangs_finds_the_word_that_stops_it_on_disk(capsys, tmp_path, monkeypatch):
+    (tmp_path / "journal.sqlite").touch()
+    with held(tmp_path):
+        code, out, _ = run(capsys, "flatten", "--state", str(tmp_path), "--json")
+        assert (code, json.loads(out)["latched"], Latch(tmp_path).read().kind) == (Exit.OK, "flatten", "flatten")
+        assert run(capsys, "resume", "--state", str(tmp_path))[0] == Exit.UNSAFE
+
+        def silent(*_: object, **__: object) -> None:
+            raise TimedOut("the daemon did not answer")
+
+        monkeypatch.setattr("daemon.control.ask", silent)
+        code, _, said = run(capsys, "halt", "--state", str(tmp_path))
+        assert (code, Latch(tmp_path).read().kind) == (Exit.TIMED_OUT, "halt")
+        assert "latched" in said
+        assert run(capsys, "resume", "--state", str(tmp_path))[0] == Exit.TIMED_OUT
+        assert Latch(tmp_path).read().kind == "halt"
 
 
 def test_a_word_without_a_daemon_is_latched_for_the_next_session(capsys, tmp_path):

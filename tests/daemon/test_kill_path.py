@@ -187,6 +187,17 @@ async def test_a_record_that_fails_sells_too_where_that_is_wanted(tmp_path):
     assert engine.ledger.position(BTC) == 0
 
 
+async def test_a_record_that_fails_does_not_end_a_flatten(tmp_path):
+    engine, door, latch = owner(), Door(), Latch(tmp_path)
+    engine.step(book(50_000))
+    engine.step(Flatten(Stamp(2, 7)))
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        ticking = group.create_task(door.metronome(0.05))
+        await kill_path.without_record(engine, door, Market(door, 50_000), latch, Nothing, (), sell=False)
+        ticking.cancel()
+    assert (engine.ledger.position(BTC), latch.read().kind) == (0, "flatten")
+
+
 async def test_even_without_any_record_the_orders_are_cancelled(tmp_path):
     engine, door = owner(), Door()
     venue = Market(door, 50_000)
@@ -225,9 +236,11 @@ async def test_the_operators_words_are_latched_before_they_are_pushed(tmp_path):
     assert latch.read().kind == "flatten"
     operator.cancel_all({})
     assert latch.read().kind == "flatten", "cancel-all stops nothing"
+    assert "goes on" in operator.halt({})["note"]
+    assert latch.read().kind == "flatten", "a restart must go on selling, as this session does"
     operator.resume({})
     assert latch.read().kind == "none"
-    assert await _heard(door) == [Halt, Flatten, CancelAll, Resume]
+    assert await _heard(door) == [Halt, Flatten, CancelAll, Halt, Resume]
 
 
 async def test_stopping_works_where_it_cannot_be_latched_and_resuming_does_not(tmp_path, monkeypatch):
