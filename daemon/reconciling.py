@@ -32,6 +32,8 @@ DRAIN_S = 5.0
 """How long what was told may take to reach the ledger."""
 AGAIN_S = 2.0
 """Pause after a look that failed, or that money on its way disturbed."""
+LATE_NS = 60 * NS
+"""Fills that are missing for so long are not on their way any more: the difference that they make is told."""
 _ON_THE_WAY = frozenset({OrderState.PENDING, OrderState.UNKNOWN})
 
 
@@ -177,8 +179,9 @@ class Reconciler:
         return sorted(touched)
 
     def _on_the_way(self) -> set[Currency]:
-        """Currencies in which an order of ours is on its way, or has fills that are missing."""
-        busy = (o for o in self._ledger.live_orders() if o.state in _ON_THE_WAY or o.reported > o.filled)
+        """Currencies in which an order of ours is on its way, or has fills that have not come yet."""
+        late = self._clock() - LATE_NS
+        busy = (o for o in self._ledger.live_orders() if o.state in _ON_THE_WAY or (o.reported > o.filled and o.updated > late))
         found = (self._ledger.instruments.get(order.place.symbol) for order in busy)
         return {currency for instrument in found if instrument is not None for currency in (instrument.base, instrument.quote)}
 

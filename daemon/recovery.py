@@ -87,7 +87,7 @@ def recover(
     trusted = insist or not truth.doubts
     story.open(truth)
     if trusted:
-        story.orders(truth)
+        story.orders(truth, insist=insist)
         story.trades(truth)
         story.ends(truth)
         story.money(truth, insist=insist)
@@ -195,15 +195,15 @@ class _Story:
         if self.left.risk is not None:
             self.tell(self.left.risk)
 
-    def orders(self, truth: Truth) -> None:
-        """Take over what lives, and what has ended without all of its fills."""
+    def orders(self, truth: Truth, *, insist: bool = False) -> None:
+        """Take over what lives, and what has ended without all of its fills; fills that never came are waited for until `insist`."""
         listed = {view.order_id: view for view in truth.opened} | {view.venue_order_id: view for view in truth.opened}
         traded = {trade.venue_order_id for trade in truth.trades} | {trade.order_id for trade in truth.trades}
         for order_id, order in sorted(self.left.ledger.orders.items(), key=lambda item: (item[1].created, item[0])):
             opened = (listed.get(order.venue_order_id) if order.venue_order_id else None) or listed.get(order_id)
             view = opened or (truth.records or {}).get(order_id)
             late = order_id in traded or (order.venue_order_id != "" and order.venue_order_id in traded)
-            if not (order.live or order.remaining or late or opened is not None):
+            if not (order.live or (order.remaining and not insist) or late or opened is not None):
                 continue
             if view is not None:
                 self._views[order_id] = view

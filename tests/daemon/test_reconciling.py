@@ -97,6 +97,19 @@ async def test_an_account_that_agrees_costs_two_reads_and_says_nothing() -> None
     assert (status["age_s"], status["mismatches"], status["clean"], status["looks"]) == (7, 0, True, 5)
 
 
+async def test_fills_that_never_come_hide_their_difference_for_a_minute_and_no_longer() -> None:
+    house = House()
+    place = Place(OrderId("q-main-1-1-0"), BTC, Side.BUY, D("0.4"), D(100))
+    house.ledger.record(place, Stamp(house.now, 1))
+    house.tell(OrderUpdate(Stamp(0), place.order_id, BTC, OrderState.FILLED, "1", D("0.4"), "fills_missing"))
+    house.venue.totals[COIN] += D("0.4")
+    house.venue.totals[USDT] -= 40
+    await house.look(5)
+    assert house.said == [], "they may still come"
+    await house.look(4)
+    assert house.said == [((COIN, D(2), D("2.4")), (USDT, D(5000), D(4960)))]
+
+
 async def test_a_difference_is_told_after_it_persisted_and_taken_back_when_it_is_gone() -> None:
     house = House()
     house.venue.totals[BNB] += 3

@@ -180,6 +180,19 @@ def test_an_order_that_filled_wholly_or_was_cancelled_is_not_followed_any_more()
     assert world.recover().orders == ()
 
 
+def test_fills_that_never_came_are_exposure_until_the_operator_books_the_difference() -> None:
+    world = dead_with_an_order()
+    world.facts.append(stamped(OrderUpdate(Stamp(0), OrderId("q-main-1-1-0"), BTC, OrderState.FILLED, "1", D("0.4")), Stamp(world.now, 99)))
+    world.orders[0].status, world.orders[0].filled = "closed", D("0.4")
+    world.balances[COIN] += D("0.4")
+    waiting = world.recover()
+    assert [order.place.order_id for order in waiting.orders] == ["q-main-1-1-0"]
+    assert waiting.differences
+    booked = world.recover(insist=True)
+    assert (booked.orders, booked.differences, opened(booked).live_orders()) == ((), (), [])
+    assert opened(booked).balances[COIN] == world.balances[COIN]
+
+
 def test_an_order_that_rested_and_was_refused_in_the_end_is_over() -> None:
     world = dead_with_an_order()
     world.orders[0].status = "rejected"  # a stop that the exchange refused once it was triggered
