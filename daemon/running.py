@@ -35,6 +35,8 @@ SYNC_S = 1.0
 """A power loss costs at most this much of the market's flow."""
 SHOW_S = 0.5
 LEARNER_STOP_S = 10.0
+LAST_LOOK_S = 3.0
+"""What the end of a session has at least for the last fills and the comparison, however long the orders took."""
 
 
 class Learner(Protocol):
@@ -204,11 +206,12 @@ async def _wind_down(parts: Parts) -> Mapping[Currency, Decimal] | None:
 
     None when the venue cannot be asked.
     """
-    engine, door, ending = parts.engine, parts.door, parts.ending
+    engine, door, ending, loop = parts.engine, parts.door, parts.ending, asyncio.get_running_loop()
     word = Flatten if ending.flatten or engine.flattening else Halt
     door.push(word(UNSTAMPED, "the session ends"))
+    until = loop.time() + ending.timeout_s
     with suppress(TimeoutError):
-        async with asyncio.timeout(ending.timeout_s):
+        async with asyncio.timeout_at(until):
             while door.depth or not kill_path.settled(engine, flat=word is Flatten):
                 await asyncio.sleep(0.05)
     if left := kill_path.unsettled(engine):
@@ -216,11 +219,12 @@ async def _wind_down(parts: Parts) -> Mapping[Currency, Decimal] | None:
     if word is Flatten and (held := engine.ledger.symbols()):
         log.warning("positions_left", symbols=held)
     try:
-        await parts.venue.settle(ending.timeout_s)
-        async with asyncio.timeout(ending.timeout_s):
+        until = max(until, loop.time() + LAST_LOOK_S)
+        async with asyncio.timeout_at(until):  # one end to it all: what is banned or silent would be waited for without end
+            await parts.venue.settle(until - loop.time() - LAST_LOOK_S / 2)
             while door.depth:
                 await asyncio.sleep(0.02)
-        theirs = await parts.venue.balances()
+            theirs = await parts.venue.balances()
     except (VenueError, TimeoutError) as error:
         log.error("venue_unreachable_at_the_end", error=str(error))
         return None
