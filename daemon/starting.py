@@ -50,6 +50,10 @@ async def recovered(
     """
     reader, left, epoch = what_was_left(folder, origin)
     truth = await _patiently(venue, asked(left))
+    if (moved := of_this_account(reader, left, truth)) is not left:
+        left, truth = moved, await _patiently(venue, asked(moved))
+    elif epoch and origin and left is None:
+        log.warning("journal_of_another_account", sessions=epoch, carried_over="nothing: exchange, address or key have changed")
     recovery = recover(with_earlier(reader, left, truth, instance), truth, quote, allocation, instance, epoch=epoch)
     await hand_over(venue, recovery)
     say(recovery, left)
@@ -79,10 +83,27 @@ def what_was_left(folder: Path, origin: str) -> tuple[JournalReader | None, Left
         return None, None, 0
     reader = JournalReader(folder)
     epochs = [row.epoch for row in reader.sessions()]
-    left = left_in(reader, origin) if origin else None
-    if epochs and origin and left is None:
-        log.warning("journal_of_another_account", sessions=len(epochs), carried_over="nothing: exchange, address or key have changed")
-    return reader, left, max(epochs, default=0)
+    return reader, left_in(reader, origin) if origin else None, max(epochs, default=0)
+
+
+def of_this_account(reader: JournalReader | None, left: Left | None, truth: Truth) -> Left | None:
+    """`left`, or what a newer session under another address or key left, if an order of it that is open now proves the same account.
+
+    Both of the order's ids must be those that the exchange lists: ours alone may have been used on another account, too.
+    """
+    newest = left.epoch if left is not None else 0
+    rows = reversed(reader.sessions()) if reader is not None and truth.opened else ()
+    for origin in dict.fromkeys(row.config.get("origin") for row in rows if row.epoch > newest):
+        found = left_in(reader, origin) if reader is not None and origin else None
+        if found is not None and found.epoch > newest and any(_is_of(found, view) for view in truth.opened):
+            log.warning("account_moved", session=found.epoch, what="its address or key has changed; its orders are open here, so it goes on")
+            return found
+    return left
+
+
+def _is_of(left: Left, view: OrderView) -> bool:
+    order = left.ledger.orders.get(OrderId(view.order_id))
+    return order is not None and order.venue_order_id == view.venue_order_id != "" and order.place.symbol == view.symbol
 
 
 def asked(left: Left | None, patience_s: float = 0.0) -> Asked:

@@ -540,11 +540,26 @@ async def test_a_session_that_died_before_its_opening_was_written_is_passed_over
 async def test_the_journal_of_another_account_carries_nothing_over(tmp_path: Path) -> None:
     async with scripted_binance() as server:
         first = await start(server, tmp_path)
-        write(tmp_path, first, [place(1)])
+        accept(server, "q-main-1-1-0")  # of the same name by chance
+        write(tmp_path, first, [place(1)], [opened({"clientOrderId": "q-main-1-1-0", "orderId": 7})])
         venue = new_venue(server)
         recovery = await recovered(tmp_path, venue, USDT, D(1000), "main", "elsewhere")
         assert (recovery.orders, recovery.epoch) == ((), 2)
         await venue.close()
+
+
+async def test_an_open_order_that_both_know_by_both_ids_proves_the_account_whatever_its_key_is_now(tmp_path: Path) -> None:
+    async with scripted_binance() as server:
+        first = await start(server, tmp_path)
+        order = accept(server, "q-main-1-1-0")
+        write(tmp_path, first, [place(1)], [opened(order)])
+        server.fill(order, "0.04", fee="0", asset="USDT")
+        server.balances |= {"USDT": "996.0", "BTC": "0.04"}
+        venue = new_venue(server)
+        recovery = await recovered(tmp_path, venue, USDT, D(1000), "main", "the same by another key")
+        await venue.close()
+        assert ([o.place.order_id for o in recovery.orders], recovery.strays) == (["q-main-1-1-0"], ())
+        assert (fills(recovery.events), recovery.differences, order["status"]) == (["500"], (), "PARTIALLY_FILLED")
 
 
 async def test_reconcile_by_hand_says_first_what_it_would_do_and_then_does_it(tmp_path: Path) -> None:
