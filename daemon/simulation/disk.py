@@ -17,7 +17,7 @@ class Disk:
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self.full = False
+        self.full = self._failed = False
         self.deadly = 0
         """How many commits from now the process dies; 0 is never."""
         self.committed: Callable[[], None] = lambda: None
@@ -36,13 +36,13 @@ class Disk:
 
         def tape_write(seq: int) -> None:
             if self.full and tape._tail:
-                from daemon.segments import RecordFailed
-
+                self._failed = True
                 raise RecordFailed(f"{tape.folder} cannot be written (No space left on device)")
             write(seq)
 
         def guarded_transact() -> None:
             if self.full:
+                self._failed = True
                 raise sqlite3.OperationalError("database or disk is full")
             point = self._fatal_point()
             if point == "before":
@@ -52,8 +52,10 @@ class Disk:
                 raise Crashed("killed after a commit, before anybody heard of it")
 
         def told_commit(seq: int) -> None:
+            self._failed = False
             commit(seq)
-            self.committed()
+            if not self._failed:
+                self.committed()
             if self.deadly < 0:
                 self.deadly = 0
                 raise Crashed("killed after a commit, before what it allows was sent")

@@ -94,9 +94,9 @@ class Exchange:
         rows = [self.order_as_of(order_id, when) for order_id in self._past]
         return [row for row in rows if row is not None and row["status"] in OPEN_STATES and market_id in (None, row["symbol"])]
 
-    def balances_as_of(self, when: int) -> list[tuple[Currency, Decimal, Decimal]] | None:
-        """(currency, free, locked) as they were then; None where that is no longer known."""
-        return next((rows for at, rows in reversed(self._money) if at <= when), None)
+    def balances_as_of(self, when: int) -> list[tuple[Currency, Decimal, Decimal]]:
+        """(currency, free, locked) as they were then, or as far back as is known."""
+        return next((rows for at, rows in reversed(self._money) if at <= when), self._money[0][1] if self._money else self.account.balances())
 
     def real_ms(self) -> int:
         """The exchange's wall clock in milliseconds."""

@@ -341,8 +341,7 @@ class Front:
         if kind == "myTrades":
             return Answer(200, orjson.dumps([row for row in found if row["time"] <= when_ms]))
         held = exchange.balances_as_of(when)
-        if held is not None:
-            found["balances"] = [{"asset": name, "free": f"{free:.8f}", "locked": f"{locked:.8f}"} for name, free, locked in held]
+        found["balances"] = [{"asset": name, "free": f"{free:.8f}", "locked": f"{locked:.8f}"} for name, free, locked in held]
         return Answer(200, orjson.dumps(found))
 
     def _unfilled(self, body: bytes) -> bytes:

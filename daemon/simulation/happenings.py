@@ -177,7 +177,10 @@ class Happenings:
         rng, exchange = self._rng, self._scene.exchange
         public = rng.choice(list(exchange.markets))
         listing = public.market.instrument
-        match rng.choice(("deposit", "withdraw", "buy", "sell", "rest")):
+        match rng.choice(("deposit", "withdraw", "gift", "buy", "sell", "rest")):
+            case "gift":  # nothing tells where it came from: only the operator can book it
+                exchange.account.transfer(rng.choice((listing.base, listing.quote)), Decimal(rng.randrange(1, 500)) / 1000, told=False)
+                self._scene.timeline.after(rng.uniform(20.0, 200.0), self._book)
             case "deposit":
                 exchange.account.transfer(rng.choice((listing.base, listing.quote)), Decimal(rng.randrange(1, 500)) / 1000)
             case "withdraw":
@@ -185,6 +188,13 @@ class Happenings:
             case word:
                 self._by_hand(public.market_id, Side.SELL if word == "sell" else Side.BUY, resting=word == "rest")
         exchange.users.flush()
+
+    def _book(self) -> None:
+        """The operator looks at the account and books what nothing explains."""
+        life = self._scene.life
+        if life is not None and life.reconciler is not None:
+            self._scene.judge.say("operator reconcile")
+            life.reconciler.apply()
 
     def _by_hand(self, market_id: str, side: Side, *, resting: bool) -> None:
         exchange = self._scene.exchange

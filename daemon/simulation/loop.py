@@ -53,6 +53,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.troubles: list[dict[str, Any]] = []
         """What asyncio would have logged: exceptions in callbacks, exceptions that nobody asked for."""
 
+    def __del__(self) -> None:
+        """Nothing is held: a loop that is dropped leaves nothing open."""
+
     # -- running -------------------------------------------------------------------------------------------------------
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:

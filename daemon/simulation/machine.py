@@ -46,7 +46,7 @@ class Clocks:
 @contextmanager
 def simulated_machine(clocks: Clocks, seed: int) -> Iterator[None]:
     """ccxt reads the machine's clock and random numbers by itself: give it the simulation's while this context is open."""
-    milliseconds, microseconds, seconds = CcxtBase.milliseconds, CcxtBase.microseconds, CcxtBase.seconds
+    real = {name: vars(CcxtBase)[name] for name in ("milliseconds", "microseconds", "seconds")}  # as they stand in the class
     state = random.getstate()
     level = (logger := logging.getLogger("ccxt")).level
     CcxtBase.milliseconds = staticmethod(lambda: clocks.machine() // 1_000_000)
@@ -57,7 +57,8 @@ def simulated_machine(clocks: Clocks, seed: int) -> Iterator[None]:
     try:
         yield
     finally:
-        CcxtBase.milliseconds, CcxtBase.microseconds, CcxtBase.seconds = milliseconds, microseconds, seconds
+        for name, function in real.items():
+            setattr(CcxtBase, name, function)
         random.setstate(state)
         logger.setLevel(level)
 

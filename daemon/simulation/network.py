@@ -21,6 +21,7 @@ class Answer:
 
     def __init__(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         self.status, self.body = status, body
+        self.content = self  # where the body is no JSON, ccxt hands on whatever stands here
         self.reason = {200: "OK"}.get(status, "Error")
         self.headers = {"Content-Type": "application/json", **(headers or {})}
 

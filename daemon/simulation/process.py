@@ -79,6 +79,7 @@ class Life:
     parts: Parts | None = None
     operator: Operator | None = None
     journal: Journal | None = None
+    reconciler: Reconciler | None = None
     kept: list[Any] = field(default_factory=list)
     """Held, so that nothing of a killed process is cleaned up."""
 
@@ -122,7 +123,7 @@ class Life:
         stop, latch, emergency = asyncio.Event(), Latch(folder), EmergencyRecord(folder)
         machine.disk.listen_to(emergency)
         operator = self.operator = Operator(door, latch, status, stop)
-        reconciler = Reconciler(
+        reconciler = self.reconciler = Reconciler(
             venue, engine.ledger, door.push, lambda: door.depth, door.now, lambda reason: operator.halt({"reason": reason}),
             told=recovery.differences, booked=recovery.transfers,
         )  # fmt: skip
