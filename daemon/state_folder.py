@@ -29,6 +29,7 @@ def held(folder: Path) -> Iterator[Path]:
             owner = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
             raise Occupied(
                 f"state folder {folder} is in use by process {owner}: stop that daemon, or choose another folder with --state"
+                " (on the same account with another `instance`)"
             ) from error
         os.ftruncate(handle, 0)
         os.pwrite(handle, str(os.getpid()).encode(), 0)

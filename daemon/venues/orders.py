@@ -34,8 +34,8 @@ KEPT = 4096
 """Ended orders that are remembered, for late fills."""
 LOOKS = (0.02, 0.05, 0.07, 0.13, 0.2, 0.27, 0.33)
 """Pauses between looks for an order whose fate is unknown, in parts of the window; the last repeats."""
-AT_ONCE = 8
-"""Requests that one round of `attend` makes side by side."""
+AT_ONCE = 4
+"""Requests that one round of `attend` makes side by side; fewer than run at a time, so that looks which hang hold up no order."""
 TOO_LATE_S = 5.0
 """An order that has waited so long for its turn was meant for another market; what only reduces is still sent."""
 ABSENT = 4
@@ -269,6 +269,8 @@ class OrderDesk:
 
     async def _expected(self, view: OrderView, symbol: Symbol) -> None:
         tracked = self.orders.get(OrderId(view.order_id))
+        if tracked is not None and tracked.venue_order_id not in ("", view.venue_order_id):
+            tracked = None  # somebody else has used the same name, as a daemon that began from an empty journal does
         if tracked is not None and not tracked.done:
             return
         if tracked is None and self._is_rival(view):

@@ -383,6 +383,22 @@ async def test_one_made_long_after_the_start_is_another_daemons_too_and_time_is_
 # -- what must not be believed, what does not stand still --------------------------------------------------------------------------
 
 
+async def test_another_daemons_order_is_known_though_we_have_used_the_same_name() -> None:
+    async with scripted_binance() as server:
+        venue = new_venue(server)
+        await venue.adopt([], {}, epoch=1)
+        async with running(venue) as told:
+            await venue.send(place(1))
+            await until(lambda: "open" in states(told, "q-main-1-1-0"))
+            await venue.send(Cancel(OrderId("q-main-1-1-0"), BTC))
+            await until(lambda: "canceled" in states(told, "q-main-1-1-0"))
+            rival = accept(server, "q-main-1-1-0")
+            rival["time"] += 60_000
+            await venue.compare()
+            assert (venue.rivals, rival["status"]) == (["q-main-1-1-0"], "NEW")
+        await venue.close()
+
+
 async def test_lists_and_records_that_contradict_each_other_are_doubted() -> None:
     async with scripted_binance() as server:
         order = accept(server, "q-main-1-1-0")

@@ -517,3 +517,21 @@ async def test_an_order_of_the_same_name_from_before_a_journal_was_lost_is_no_ev
         await told.venue.send(place())
         await until(lambda: "rejected" in told.states() or "filled" in told.states())
         assert (told.states(), told.last().reason) == (["unknown", "rejected"], "not_found")
+
+
+async def test_look_ups_that_hang_leave_room_for_the_next_order() -> None:
+    async with trading(VenueOptions(timeout_s=2.5, window_s=1.2, sweep_s=60, link=BY_REST)) as (server, told):
+        exchange, _ = await told.venue.open()
+
+        async def hang(*_: object, **__: object) -> None:
+            await asyncio.Event().wait()
+
+        exchange.fetch_order = hang
+        server.on_order += [nothing(server)] * 10
+        for number in range(1, 11):
+            await told.venue.send(place(number))
+        await until(lambda: all("unknown" in told.states(f"q-main-1-{number}-0") for number in range(1, 11)))
+        await asyncio.sleep(2.8)  # the first looks have timed out, and all others are due
+        await told.venue.send(replace(place(11), side=Side.SELL, reduce_only=True))
+        await until(lambda: told.states("q-main-1-11-0"))
+        assert told.states("q-main-1-11-0") == ["open"]
