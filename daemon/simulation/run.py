@@ -40,7 +40,7 @@ TICK_S = 0.25
 CHECK_S = 1.0
 CHECKS_A_SWEEP = 60
 """Garbage is collected after so many checks, and at no other time."""
-CALM_S = 100.0
+CALM_S = 60.0
 """At the end nothing goes wrong for so long: time for everything that may be late."""
 SPEEDS = (1.0, 10.0, 30.0)
 PRINTS_A_SECOND = 2.0
