@@ -77,7 +77,7 @@ async def clear(settings: Settings, word: Literal["cancel-all", "flatten"], reas
     """A session without agents that carries out one word, with no daemon running: take our orders away, or sell all besides.
 
     The word is latched, so the next session stands still until `quartet resume`. Raises as `trade`, and TimedOut when it is not
-    done within `safety.stop_timeout_s`; then the latch goes on saying so.
+    done within `CLEAR_S`; then the latch goes on saying so.
     """
     quiet = settings.model_copy(update={"agents": settings.agents.model_copy(update={"enabled": ()})})
 
