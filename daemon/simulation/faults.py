@@ -53,7 +53,7 @@ CATALOGUE: tuple[Fault, ...] = (
     Fault("disk_full", "Nothing can be written.", 0.7, longest_s=20.0),
     Fault("clock", "The machine's clock or the exchange's is set to another time.", 1.0),
     Fault("operator", "Halt, resume, flatten, cancel-all.", 1.5),
-    Fault("owner", "The account's owner trades by hand, deposits and withdraws.", 2.0),
+    Fault("owner", "The account's owner trades by hand, deposits, withdraws, and gets coins that nothing explains.", 2.0),
     Fault("learner", "The learner dies, hangs, or sends weights that must not serve.", 1.0),
 )  # fmt: skip
 BY_NAME = {fault.name: fault for fault in CATALOGUE}

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from agents.core.codec import encode
-from agents.core.events import BookSnapshot, Event, FeedGap, Fill, NewWeights, Reconciled
+from agents.core.events import BookSnapshot, Event, FeedGap, Fill, NewWeights, Reconciled, RiskRestored
 from agents.core.instruments import ZERO, Side, Symbol
 from agents.core.orders import Command, OrderId, OrderState, Place, is_ours
 from agents.desk import invariants
@@ -151,6 +151,8 @@ class Judge:
             for place in placed:
                 if not (place.reduce_only and place.side is Side.SELL):
                     self.breach("I4", f"{place.order_id} placed although the operator's word to stop stands")
+        if isinstance(event, RiskRestored) and (engine.risk.peak_equity, engine.risk.rung) != (event.peak_equity, event.rung):
+            self.breach("I6", f"the ladder does not go on from a peak of {event.peak_equity:.8g} on rung {event.rung}")
         if isinstance(event, Reconciled) and self._left is not None:
             self._came_back(engine, self._left)
             self._left = None
