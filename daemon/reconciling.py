@@ -144,6 +144,7 @@ class Reconciler:
         fresh = set(self._venue.rivals) - self._rivals
         if fresh:
             self._rivals |= fresh
+            log.error("another_daemon", orders=sorted(fresh), so="halted")
             self._halt(
                 f"another daemon trades this account under this instance's name (its order {min(fresh)} is open): stop one of them, "
                 "or give it another `instance`"
