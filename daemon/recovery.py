@@ -25,7 +25,7 @@ from daemon import opening
 from daemon.left import Left, plain_cursor
 from daemon.state_folder import Occupied
 from daemon.venues.fills import Cursor
-from daemon.venues.parse import OrderView, OwnTrade
+from daemon.venues.parse import OrderView, OwnTrade, VenueKey
 from daemon.venues.reconcile import Difference, differences, explain, rounding
 from daemon.venues.truth import Truth, adopted
 
@@ -43,7 +43,7 @@ class Recovery:
     """In order, unstamped; they open the ledger."""
     orders: tuple[Adopted, ...] = ()
     """Orders to go on following, as they stand after `events`."""
-    past: Mapping[str, OrderId] = field(default_factory=dict)
+    past: Mapping[VenueKey, OrderId] = field(default_factory=dict)
     """Ended orders of the earlier session by the exchange's id, for fills that come late."""
     strays: tuple[OrderView, ...] = ()
     """Open orders with our prefix that the journal does not know: to be cancelled."""
@@ -149,8 +149,8 @@ def _is_stray(order: Order | None) -> bool:
     return order is None or (order.state.done and _S.OPEN not in NEXT[order.state])
 
 
-def _past(left: Left) -> dict[str, OrderId]:
-    return {order.venue_order_id: order_id for order_id, order in left.ledger.orders.items() if order.venue_order_id and not order.live}
+def _past(left: Left) -> dict[VenueKey, OrderId]:
+    return {(order.place.symbol, order.venue_order_id): order_id for order_id, order in left.ledger.orders.items() if order.venue_order_id and not order.live}
 
 
 class _Story:
@@ -163,7 +163,7 @@ class _Story:
         self.booked = set(left.transfers)
         self.followed: list[Order] = []
         self._views: dict[OrderId, OrderView] = {}
-        self._by_venue_id = {o.venue_order_id: order_id for order_id, o in left.ledger.orders.items() if o.venue_order_id}
+        self._by_venue_id: dict[VenueKey, OrderId] = {(o.place.symbol, o.venue_order_id): order_id for order_id, o in left.ledger.orders.items() if o.venue_order_id}
 
     def tell(self, event: Event) -> None:
         self.events.append(event)
@@ -197,17 +197,18 @@ class _Story:
 
     def orders(self, truth: Truth, *, insist: bool = False) -> None:
         """Take over what lives, and what has ended without all of its fills; fills that never came are waited for until `insist`."""
-        listed = {view.order_id: view for view in truth.opened} | {view.venue_order_id: view for view in truth.opened}
-        traded = {trade.venue_order_id for trade in truth.trades} | {trade.order_id for trade in truth.trades}
+        listed, keys = {view.order_id: view for view in truth.opened}, {view.key: view for view in truth.opened}
+        traded, named = {trade.order_key for trade in truth.trades}, {trade.order_id for trade in truth.trades}
         for order_id, order in sorted(self.left.ledger.orders.items(), key=lambda item: (item[1].created, item[0])):
-            opened = (listed.get(order.venue_order_id) if order.venue_order_id else None) or listed.get(order_id)
+            key = order.place.symbol, order.venue_order_id
+            opened = (keys.get(key) if order.venue_order_id else None) or listed.get(order_id)
             view = opened or (truth.records or {}).get(order_id)
-            late = order_id in traded or (order.venue_order_id != "" and order.venue_order_id in traded)
+            late = order_id in named or (order.venue_order_id != "" and key in traded)
             if not (order.live or (order.remaining and not insist) or late or opened is not None):
                 continue
             if view is not None:
                 self._views[order_id] = view
-                self._by_venue_id.setdefault(view.venue_order_id, order_id)
+                self._by_venue_id.setdefault((order.place.symbol, view.venue_order_id), order_id)
             name = order.venue_order_id or (view.venue_order_id if view is not None else "")
             state = self._start_state(order)
             self.tell(Adopted(UNSTAMPED, order.place, state, name, order.filled, order.reported, order.created))
@@ -230,17 +231,17 @@ class _Story:
                 for fee in trade.further_fees():
                     self.tell(fee)
                 continue
-            view = (truth.owners or {}).get(trade.venue_order_id)
+            view = (truth.owners or {}).get(trade.order_key)
             stray = view is not None and is_ours(view.order_id, self.instance)
             whose = f"the stray order {view.order_id}" if stray and view is not None else "an order that is not ours"
             self.notes.append(f"trade {trade.trade_id} of {trade.symbol} ({trade.side.name.lower()} {trade.quantity}) belongs to {whose}")
             for correction in trade.corrections(whose):
                 self.tell(correction)
 
-    def _owner(self, trade: OwnTrade, owners: Mapping[str, OrderView]) -> OrderId | None:
+    def _owner(self, trade: OwnTrade, owners: Mapping[VenueKey, OrderView]) -> OrderId | None:
         """The client id of the trade's order, if this journal has ever asked for it."""
-        found = self._by_venue_id.get(trade.venue_order_id)
-        if found is None and (name := trade.order_id or getattr(owners.get(trade.venue_order_id), "order_id", "")):
+        found = self._by_venue_id.get(trade.order_key)
+        if found is None and (name := trade.order_id or getattr(owners.get(trade.order_key), "order_id", "")):
             ours = name in self.left.ledger.orders or name in self.left.earlier
             return OrderId(name) if ours else None
         return found

@@ -19,7 +19,7 @@ from daemon.left import Left, known_orders, left_in
 from daemon.recovery import Recovery, recover
 from daemon.store import examine
 from daemon.venues.fills import Cursor
-from daemon.venues.parse import OrderView
+from daemon.venues.parse import OrderView, VenueKey
 from daemon.venues.throttle import Backoff
 from daemon.venues.truth import Asked, Truth
 
@@ -34,7 +34,7 @@ class Account(Protocol):
 
     async def truth(self, asked: Asked) -> Truth: ...
     async def adopt(
-        self, orders: Iterable[Adopted], cursors: Mapping[Symbol, Cursor], past: Mapping[str, OrderId] | None = None,
+        self, orders: Iterable[Adopted], cursors: Mapping[Symbol, Cursor], past: Mapping[VenueKey, OrderId] | None = None,
         epoch: int | None = None,
     ) -> None: ...  # fmt: skip
     async def cancel_strays(self, strays: Sequence[OrderView]) -> None: ...

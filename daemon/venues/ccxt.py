@@ -23,7 +23,7 @@ from daemon.venues.fills import Cursor
 from daemon.venues.link import Link, LinkOptions
 from daemon.venues.orders import OrderDesk, refused_key
 from daemon.venues.outcomes import bad_key
-from daemon.venues.parse import Levels, OrderView, Transfer, parse_balances, parse_book
+from daemon.venues.parse import Levels, OrderView, Transfer, VenueKey, parse_balances, parse_book
 from daemon.venues.readers import LostStream, watched
 from daemon.venues.throttle import Backoff, Throttle
 from daemon.venues.truth import Asked, Truth, TruthReader
@@ -155,7 +155,7 @@ class CcxtVenue:
         return replace(found, instruments={instrument.symbol: instrument for instrument in listed})
 
     async def adopt(
-        self, orders: Iterable[Adopted], cursors: Mapping[Symbol, Cursor], past: Mapping[str, OrderId] | None = None,
+        self, orders: Iterable[Adopted], cursors: Mapping[Symbol, Cursor], past: Mapping[VenueKey, OrderId] | None = None,
         epoch: int | None = None,
     ) -> None:  # fmt: skip
         """Go on from an earlier session: follow its orders, and tell of trades only what `cursors` do not know. Before `events`.

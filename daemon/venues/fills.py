@@ -14,7 +14,7 @@ from agents.core.instruments import Symbol
 from agents.core.orders import OrderId
 from daemon.venues.base import Outbox
 from daemon.venues.client import Exchange
-from daemon.venues.parse import MS, OwnTrade, parse_own_trade
+from daemon.venues.parse import MS, OwnTrade, VenueKey, parse_own_trade
 from daemon.venues.throttle import Throttle
 
 log = structlog.get_logger(__name__)
@@ -102,20 +102,20 @@ class FillCursor:
 
 
 class FillReader:
-    """Sweeps own trades of one exchange into Fill events. `owner` gives the client id of a venue order id, or None."""
+    """Sweeps own trades of one exchange into Fill events. `owner` gives the client id of an order of the exchange, or None."""
 
     def __init__(
-        self, exchange: Exchange, throttle: Throttle, outbox: Outbox, owner: Callable[[str, str], OrderId | None],
+        self, exchange: Exchange, throttle: Throttle, outbox: Outbox, owner: Callable[[VenueKey, str], OrderId | None],
         told: Callable[[Fill], None],
     ) -> None:  # fmt: skip
         self._exchange, self._throttle, self._outbox = exchange, throttle, outbox
         self._owner, self._told = owner, told
         self._cursors: dict[Symbol, FillCursor] = {}
         self._locks: dict[Symbol, asyncio.Lock] = {}
-        self.strangers: set[str] = set()
-        """Venue order ids of trades that are not ours."""
-        self.orphans: dict[str, list[OwnTrade]] = {}
-        """Trades whose order is not known yet, by venue order id."""
+        self.strangers: set[VenueKey] = set()
+        """Orders of trades that are not ours."""
+        self.orphans: dict[VenueKey, list[OwnTrade]] = {}
+        """Trades whose order is not known yet."""
         self.by_id = exchange.id.startswith("binance")
         """Whether this exchange is asked for trades from an id on; else from a time on."""
         self.refused = 0
@@ -174,15 +174,15 @@ class FillReader:
                 rows = await self._fetch(symbol, None, {})
             return sum(self._take(trade) for trade in self._parsed(self._cursor(symbol).new(rows)))
 
-    def adopt(self, venue_order_id: str) -> None:
+    def adopt(self, order: VenueKey) -> None:
         """The order of some orphaned trades is known now."""
-        for trade in self.orphans.pop(venue_order_id, []):
+        for trade in self.orphans.pop(order, []):
             self._take(trade)
 
-    def disown(self, venue_order_id: str, whose: str = "an order that is not ours") -> None:
+    def disown(self, order: VenueKey, whose: str = "an order that is not ours") -> None:
         """An order is somebody else's: its trades move the account's money, and nothing of ours."""
-        self.strangers.add(venue_order_id)
-        for trade in self.orphans.pop(venue_order_id, []):
+        self.strangers.add(order)
+        for trade in self.orphans.pop(order, []):
             self._foreign(trade, whose)
 
     def _foreign(self, trade: OwnTrade, whose: str = "an order that is not ours") -> None:
@@ -190,12 +190,12 @@ class FillReader:
         self._outbox.extend(trade.corrections(whose))
 
     def _take(self, trade: OwnTrade) -> int:
-        if trade.venue_order_id in self.strangers:
+        if trade.order_key in self.strangers:
             self._foreign(trade)
             return 0
-        order_id = self._owner(trade.venue_order_id, trade.order_id)
+        order_id = self._owner(trade.order_key, trade.order_id)
         if order_id is None:
-            self.orphans.setdefault(trade.venue_order_id, []).append(trade)
+            self.orphans.setdefault(trade.order_key, []).append(trade)
             return 0
         fill = trade.fill(order_id)
         self._outbox.extend([fill, *trade.further_fees()])

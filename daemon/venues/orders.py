@@ -23,7 +23,7 @@ from daemon.venues.base import Outbox
 from daemon.venues.client import Exchange
 from daemon.venues.fills import FillReader
 from daemon.venues.outcomes import Outcome, Verdict, bad_key, judge_answer, judge_error
-from daemon.venues.parse import OrderView, parse_order
+from daemon.venues.parse import OrderView, VenueKey, parse_order
 from daemon.venues.records import Records
 from daemon.venues.throttle import Throttle
 from daemon.venues.transport import OrderTransport
@@ -68,6 +68,11 @@ class Tracked:
     """Set when the create call has come to an end, whatever end."""
 
     @property
+    def key(self) -> VenueKey:
+        """By what the exchange knows it."""
+        return self.place.symbol, self.venue_order_id
+
+    @property
     def done(self) -> bool:
         return self.state.done
 
@@ -101,11 +106,11 @@ class OrderDesk:
         """Client ids of orders with our prefix that nobody here had sent, in the order of finding; they were cancelled."""
         self.records = Records(exchange, throttle, transport.by_record, lambda: self.counts.update(["order_refused"]))
         self.fills = FillReader(exchange, throttle, outbox, self._owner, self._filled)
-        self._by_venue_id: dict[str, OrderId] = {}
-        self._past: dict[str, OrderId] = {}
+        self._by_venue_id: dict[VenueKey, OrderId] = {}
+        self._past: dict[VenueKey, OrderId] = {}
         self._since = 0
         self._ended: dict[Symbol, float] = {}
-        self._denied: Counter[str] = Counter()
+        self._denied: Counter[VenueKey] = Counter()
 
     # -- commands ------------------------------------------------------------------------------------------------
 
@@ -117,7 +122,7 @@ class OrderDesk:
         self._prune()
         return tracked
 
-    def adopt(self, orders: Iterable[Adopted], past: Mapping[str, OrderId], epoch: int | None = None, at: int = 0) -> None:
+    def adopt(self, orders: Iterable[Adopted], past: Mapping[VenueKey, OrderId], epoch: int | None = None, at: int = 0) -> None:
         """Go on following orders of an earlier session; nothing that they carry is told again.
 
         `past` names that session's ended orders by the exchange's ids, for fills that come late. `epoch` is the session that
@@ -131,7 +136,7 @@ class OrderDesk:
             tracked.answered.set()
             self.orders[order.place.order_id] = tracked
             if tracked.venue_order_id:
-                self._by_venue_id[tracked.venue_order_id] = order.place.order_id
+                self._by_venue_id[tracked.key] = order.place.order_id
             if not tracked.done and (not tracked.venue_order_id or (tracked.reported or ZERO) > tracked.filled):
                 self.look_soon(tracked)
 
@@ -193,7 +198,7 @@ class OrderDesk:
     def hint(self, raw: Any) -> None:
         """A private stream said something: where it concerns us, look soon."""
         view = self.records.parse(raw)
-        tracked = self.orders.get(OrderId(view.order_id)) or self.orders.get(self._by_venue_id.get(view.venue_order_id, OrderId("")))
+        tracked = self.orders.get(OrderId(view.order_id)) or self.orders.get(self._by_venue_id.get(view.key, OrderId("")))
         if tracked is None:
             self.counts["foreign_order" if not is_ours(view.order_id, self._instance) else "stray_order"] += 1
             return
@@ -397,10 +402,10 @@ class OrderDesk:
     def _identify(self, tracked: Tracked, view: OrderView) -> None:
         """The exchange's id is known: told before any fill that may have waited for it."""
         tracked.venue_order_id = view.venue_order_id
-        self._by_venue_id[view.venue_order_id] = tracked.place.order_id
+        self._by_venue_id[tracked.key] = tracked.place.order_id
         if tracked.state in (OrderState.PENDING, OrderState.UNKNOWN) and view.state is not OrderState.REJECTED:
             self._tell(tracked, OrderState.OPEN)
-        self.fills.adopt(view.venue_order_id)
+        self.fills.adopt(tracked.key)
 
     def _opened(self, tracked: Tracked, state: OrderState | None) -> None:
         if state is None:
@@ -460,22 +465,22 @@ class OrderDesk:
         """Whose are the trades that match no order? Ask by venue order id, unless an answer of ours is still on its way."""
         if any(not t.venue_order_id and t.place.symbol == symbol for t in self.live()):
             return
-        for venue_order_id, trades in list(self.fills.orphans.items()):
-            if trades and trades[0].symbol == symbol:
-                view = await self.records.by_venue_id(symbol, venue_order_id)
-                self._denied[venue_order_id] += view is None
-                if view is None and self._denied[venue_order_id] < ABSENT:
+        for key, trades in list(self.fills.orphans.items()):
+            if trades and key[0] == symbol:
+                view = await self.records.by_venue_id(symbol, key[1])
+                self._denied[key] += view is None
+                if view is None and self._denied[key] < ABSENT:
                     continue
                 tracked = self.orders.get(OrderId(view.order_id)) if view is not None else None
                 if tracked is None or view is None:
                     self.counts["foreign_trade"] += len(trades)
                     stray = view is not None and is_ours(view.order_id, self._instance)
-                    self.fills.disown(venue_order_id, f"the stray order {view.order_id}" if stray and view else "an order that is not ours")
+                    self.fills.disown(key, f"the stray order {view.order_id}" if stray and view else "an order that is not ours")
                 else:
                     self._apply(tracked, view)
 
-    def _owner(self, venue_order_id: str, client_order_id: str) -> OrderId | None:
-        found = self._by_venue_id.get(venue_order_id) or self._past.get(venue_order_id)
+    def _owner(self, order: VenueKey, client_order_id: str) -> OrderId | None:
+        found = self._by_venue_id.get(order) or self._past.get(order)
         if found is None and client_order_id and OrderId(client_order_id) in self.orders:
             return OrderId(client_order_id)
         return found
@@ -508,7 +513,7 @@ class OrderDesk:
             return
         ended = [order_id for order_id, tracked in self.orders.items() if tracked.done][:KEPT]
         for order_id in ended:
-            self._by_venue_id.pop(self.orders.pop(order_id).venue_order_id, None)
+            self._by_venue_id.pop(self.orders.pop(order_id).key, None)
 
 
 def refused_key(exchange: Exchange) -> ConfigError:

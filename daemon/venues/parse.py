@@ -161,6 +161,10 @@ def _or_finest(value: Any) -> Decimal:
     return number(value, "limit") if value else FINEST
 
 
+VenueKey = tuple[str, str]
+"""(symbol, the exchange's order id): such an id is unique within its symbol only, on Binance for one."""
+
+
 @dataclass(frozen=True, slots=True)
 class OrderView:
     """What one answer says about one order. None means unknown, never zero."""
@@ -176,6 +180,11 @@ class OrderView:
     price: Decimal | None = None
     created: int = 0
     """By the exchange's clock, nanoseconds UTC; 0 where it does not tell."""
+
+    @property
+    def key(self) -> VenueKey:
+        """By what the exchange knows it."""
+        return self.symbol, self.venue_order_id
 
     @property
     def empty(self) -> bool:
@@ -238,6 +247,11 @@ class OwnTrade:
     quantity: Decimal
     fees: tuple[tuple[Currency, Decimal], ...]
     maker: bool
+
+    @property
+    def order_key(self) -> VenueKey:
+        """The order's, by what the exchange knows it."""
+        return self.symbol, self.venue_order_id
 
     @property
     def pair(self) -> tuple[Currency, Currency]:

@@ -19,7 +19,7 @@ from agents.core.orders import OrderId, is_ours
 from daemon.venues.client import Exchange
 from daemon.venues.fills import Cursor, FillCursor, FillReader
 from daemon.venues.outcomes import bad_key
-from daemon.venues.parse import MS, OrderView, OwnTrade, Transfer, parse_balances, parse_transfer
+from daemon.venues.parse import MS, OrderView, OwnTrade, Transfer, VenueKey, parse_balances, parse_transfer
 from daemon.venues.records import Records
 from daemon.venues.throttle import Throttle
 
@@ -69,8 +69,8 @@ class Truth:
     """Those of them that it denied again and again over the window."""
     trades: Sequence[OwnTrade] = ()
     """Own trades behind no cursor, oldest first."""
-    owners: Mapping[str, OrderView] | None = None
-    """Records of the orders of trades that are none of the orders asked for, by the exchange's id."""
+    owners: Mapping[VenueKey, OrderView] | None = None
+    """Records of the orders of trades that are none of the orders asked for."""
     transfers: Sequence[Transfer] = ()
     instruments: Mapping[Symbol, Instrument] | None = None
     cursors: Mapping[Symbol, Cursor] | None = None
@@ -142,14 +142,15 @@ class TruthReader:
         self, orders: Sequence[Order], opened: Sequence[OrderView], trades: Sequence[OwnTrade]
     ) -> tuple[dict[OrderId, OrderView], frozenset[OrderId]]:
         """Records of our orders that are neither open nor filled by what was read; and those that the exchange denies."""
-        listed = {view.order_id for view in opened} | {view.venue_order_id for view in opened}
-        filled: dict[str, Decimal] = {}
+        listed = {view.order_id for view in opened}
+        keys = {view.key for view in opened}
+        filled: dict[VenueKey, Decimal] = {}
         for trade in trades:
-            filled[trade.venue_order_id] = filled.get(trade.venue_order_id, ZERO) + trade.quantity
+            filled[trade.order_key] = filled.get(trade.order_key, ZERO) + trade.quantity
         missing = [
             order for order in orders
-            if order.place.order_id not in listed and order.venue_order_id not in listed
-            and not (order.venue_order_id and order.filled + filled.get(order.venue_order_id, ZERO) >= order.place.quantity)
+            if order.place.order_id not in listed and _key(order) not in keys
+            and not (order.venue_order_id and order.filled + filled.get(_key(order), ZERO) >= order.place.quantity)
         ]  # fmt: skip
         records: dict[OrderId, OrderView] = {}
         for symbol in sorted({order.place.symbol for order in missing}):
@@ -186,23 +187,23 @@ class TruthReader:
 
     async def _owners(
         self, trades: Sequence[OwnTrade], orders: Sequence[Order], opened: Sequence[OrderView], records: Mapping[OrderId, OrderView]
-    ) -> dict[str, OrderView]:
+    ) -> dict[VenueKey, OrderView]:
         """Whose the trades are that fit no order of ours."""
-        ours = {order.venue_order_id for order in orders} | {view.venue_order_id for view in records.values()}
-        owners = {view.venue_order_id: view for view in opened}
-        unknown = {t.venue_order_id: t for t in trades if t.venue_order_id not in ours and t.venue_order_id not in owners}
+        ours = {_key(order) for order in orders} | {view.key for view in records.values()}
+        owners = {view.key: view for view in opened}
+        unknown = {t.order_key: t for t in trades if t.order_key not in ours and t.order_key not in owners}
         for symbol in sorted({trade.symbol for trade in unknown.values()}):
             here = [trade for trade in unknown.values() if trade.symbol == symbol]
             if len(here) > ONE_BY_ONE:
                 rows = await self._records.since(symbol, (min(trade.time for trade in here) - LOOK_BACK_NS) // MS) or []
-                owners |= {view.venue_order_id: view for view in rows if view.venue_order_id in unknown}
+                owners |= {view.key: view for view in rows if view.key in unknown}
 
         async def look(trade: OwnTrade) -> None:
             view = await self._records.by_venue_id(trade.symbol, trade.venue_order_id)
             if view is not None:
-                owners[trade.venue_order_id] = view
+                owners[trade.order_key] = view
 
-        await self._abreast([look(trade) for name, trade in unknown.items() if name not in owners and trade.venue_order_id])
+        await self._abreast([look(trade) for key, trade in unknown.items() if key not in owners and trade.venue_order_id])
         return owners
 
     async def _doubts(
@@ -250,3 +251,7 @@ class TruthReader:
 def adopted(order: Order) -> Adopted:
     """An order as it stands in a ledger, for the one who goes on following it."""
     return Adopted(UNSTAMPED, order.place, order.state, order.venue_order_id, order.filled, order.reported, order.created)
+
+
+def _key(order: Order) -> VenueKey:
+    return order.place.symbol, order.venue_order_id

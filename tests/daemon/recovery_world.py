@@ -163,7 +163,7 @@ class World:
             denied=frozenset(name for name in live if name not in by_client),
             gone=frozenset(name for name in live if name not in by_client),
             trades=fresh,
-            owners={order.venue_id: order.view() for order in self.orders},
+            owners={view.key: view for order in self.orders for view in [order.view()]},
             transfers=self.transfers,
             instruments={BTC: LISTED},
             cursors={BTC: cursor.beyond((t.time // MS, t.trade_id) for t in self.trades if t in fresh)},

@@ -20,14 +20,16 @@ from agents.core.events import (
     Stamp,
     stamped,
 )
-from agents.core.instruments import Side, Symbol
+from agents.core.instruments import Currency, Side, Symbol
 from agents.core.orders import OrderId, OrderState
 from daemon.left import cursor_of, left_behind, plain_cursor
 from daemon.recovery import Recovery, recover
 from daemon.state_folder import Occupied
-from daemon.venues.fills import Cursor
-from daemon.venues.parse import OrderView, Transfer
+from daemon.venues.base import Outbox
+from daemon.venues.fills import Cursor, FillReader
+from daemon.venues.parse import OrderView, OwnTrade, Transfer
 from daemon.venues.reconcile import explain
+from daemon.venues.throttle import Throttle
 from daemon.venues.truth import Truth
 from tests.daemon.recovery_world import ALLOCATION, BNB, BTC, COIN, SECOND, START, USDT, World, fills, opened
 
@@ -448,3 +450,43 @@ def test_a_cursor_never_lets_a_told_trade_come_again(trades: list[tuple[int, int
     known = {name for _, name in cursor.known}
     for ms, number in trades:
         assert str(number) in known or cursor.settled(str(number), ms, by_id=True) or cursor.settled(str(number), ms, by_id=False)
+
+
+def test_the_exchanges_order_id_names_an_order_within_its_symbol_only() -> None:
+    world = dead_with_an_order()
+    ours = world.orders[-1]
+    left = world.left()
+    namesake = OwnTrade(Symbol("ETH/USDT"), "7", ours.venue_id, "", START, Side.BUY, D(10), D(3), (), True)
+    truth = world.truth(left)
+    truth = replace(
+        truth, trades=[*truth.trades, namesake],
+        balances={**truth.balances, USDT: truth.balances[USDT] - 30, Currency("ETH"): D(3)},
+    )  # fmt: skip
+    recovery = recover(left, truth, USDT, ALLOCATION, "main", epoch=1)
+    assert fills(recovery) == [], "a manual trade of another market is none of our order's"
+    assert recovery.differences == ()
+    assert any("trade 7 of ETH/USDT" in note for note in recovery.notes)
+
+
+async def test_a_strangers_order_of_another_market_with_the_same_id_hides_no_fill_of_ours() -> None:
+    rows = {symbol: [{"id": "5", "order": "1", "symbol": symbol, "timestamp": 1_700_000_000_000, "side": "buy", "price": 10.0, "amount": 1.0,
+                      "takerOrMaker": "maker", "fee": {"cost": 0.01, "currency": "USDT"}}] for symbol in ("ETH/USDT", "BTC/USDT")}  # fmt: skip
+
+    class Exchange:
+        id, has = "binance", {}
+
+        async def fetch_my_trades(self, symbol: str, since: int | None, limit: int, params: dict[str, object]) -> list[dict[str, object]]:
+            return rows[symbol]
+
+    told: list[Fill] = []
+    outbox = Outbox()
+    reader = FillReader(
+        Exchange(), Throttle(5.0), outbox, lambda key, _: OrderId("q-main-1-1-0") if key == ("BTC/USDT", "1") else None, told.append
+    )
+    for symbol in (Symbol("ETH/USDT"), BTC):
+        reader.begin(symbol, Cursor())
+    reader.disown(("ETH/USDT", "1"))
+    await reader.sweep(Symbol("ETH/USDT"))
+    assert told == []
+    await reader.sweep(BTC)
+    assert [(fill.symbol, fill.order_id) for fill in told] == [(BTC, "q-main-1-1-0")]
