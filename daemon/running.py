@@ -98,6 +98,8 @@ class Parts:
     ending: Ending = Ending()
     emergency: Callable[[], Record] = _no_emergency
     """Opens the record that works when the disk is full."""
+    feed_ended: bool = False
+    """Set when the venue has no more facts."""
     background: Background = inline
     """Where slow file work goes."""
 
@@ -105,16 +107,15 @@ class Parts:
 async def run(parts: Parts, duration: float | None, show: Callable[[dict[str, Any]], None] | None) -> dict[str, Any]:
     """Trade until `parts.stop` is set or `duration` real seconds have passed; return the summary.
 
-    Raises the first TradingError that ended the session, after open orders were cancelled as far as the venue could be reached.
+    Raises the first TradingError that ended the session. Where the record or the engine failed, orders were cancelled before as far as
+    the venue could be reached; where the venue itself failed, the watchdog process does it.
     """
     try:
         async with asyncio.TaskGroup() as group:
             _open(parts)
             beside = [group.create_task(task) for task in _tasks(parts, show)]
             driver = group.create_task(_guarded_drive(parts))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(duration):
-                    await parts.stop.wait()
+            data_was_due = await _ended(parts, duration)
             difference = await _wind_down(parts)
             parts.door.close()
             await driver
@@ -125,9 +126,19 @@ async def run(parts: Parts, duration: float | None, show: Callable[[dict[str, An
         raise _first(errors) from errors
     summary = parts.status.summary(difference)
     parts.journal.close(parts.door.last, summary)
-    if not parts.engine.market.now:
+    if data_was_due and not parts.engine.market.now:
         raise Unreachable("the exchange sent no market data at all: see the log for what it answered, and check exchange.base_url")
     return summary
+
+
+async def _ended(parts: Parts, duration: float | None) -> bool:
+    """Wait for the end; whether it was the time's or the feed's, and not somebody's word that may come before the first fact."""
+    try:
+        async with asyncio.timeout(duration):
+            await parts.stop.wait()
+    except TimeoutError:
+        return True
+    return parts.feed_ended
 
 
 def _open(parts: Parts) -> None:
@@ -166,6 +177,7 @@ async def _pump(parts: Parts) -> None:
                 price = event.close if isinstance(event, Bar) else event.price
                 _require_affordable(parts, unpriced.pop(event.symbol), price)
             await parts.door.put(event)
+    parts.feed_ended = True
     parts.stop.set()
 
 

@@ -320,6 +320,8 @@ async def test_nothing_is_sent_by_a_clock_that_is_not_known_to_be_right():
             {"symbol": "BTCUSDT", "newClientOrderId": "q-main-1-9-0", "quantity": "1", "type": "LIMIT", "side": "BUY"}
         ) else {}
         assert raw["status"] == "canceled"
+        sale = place(77, side=Side.SELL, reduce_only=True)
+        assert await d.create(sale) is Outcome.ACCEPTED, "what reduces risk is tried"
 
 
 async def test_silence_asked_for_between_two_requests_of_one_order_leaves_it_unknown():
