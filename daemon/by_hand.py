@@ -13,7 +13,16 @@ from daemon.door import Door
 from daemon.journal import Journal
 from daemon.left import Left
 from daemon.recovery import Recovery, recover
-from daemon.starting import Account, asked, hand_over, of_this_account, what_was_left, with_earlier
+from daemon.starting import (
+    Account,
+    asked,
+    hand_over,
+    last_of_another,
+    of_this_account,
+    require_nothing_held,
+    what_was_left,
+    with_earlier,
+)
 from daemon.state_folder import Occupied
 
 WINDOW_S = 15.0
@@ -36,6 +45,8 @@ async def reconcile(
     truth = await venue.truth(asked(left, window_s if apply else 0.0))
     if (moved := of_this_account(reader, left, truth)) is not left:
         left, truth = moved, await venue.truth(asked(moved, window_s if apply else 0.0))
+    elif apply and reader is not None and left is None and (other := last_of_another(reader)) is not None:
+        require_nothing_held(other, allocation)
     complete = with_earlier(reader, left, truth, instance)
     refused = ""
     try:

@@ -268,7 +268,9 @@ async def _venue(settings: Settings, options: ExchangeOptions, server: Rehearsal
         case "live":
             venue, origin = account_of(settings, options, feed, clock), origin_of(settings, options, server)
             try:
-                recovery = await recovered(settings.state_dir, venue, quote, allocation, settings.instance, origin)
+                recovery = await recovered(
+                    settings.state_dir, venue, quote, allocation, settings.instance, origin, same_account=settings.safety.same_account
+                )
                 dust = opening.untraded(recovery.events, symbols_of(settings, server), quote, allocation)
             except BaseException:
                 await venue.close()

@@ -182,6 +182,9 @@ class Safety(Section):
         60.0, ge=0, le=3600, description="The exchange itself cancels our orders when it has not heard of us for so long, where it can; 0: never."
     )
     reconcile_s: Positive = Field(10.0, description="Seconds between two comparisons of the ledger with the exchange's balances.")
+    same_account: bool = Field(
+        False, description="Your word that the account is the one last traded on this state folder, although its key or address is new."
+    )
 
 
 class LearningOptions(Section):

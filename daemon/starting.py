@@ -14,8 +14,10 @@ from agents.core.events import Adopted
 from agents.core.instruments import Currency, Symbol
 from agents.core.orders import OrderId, epoch_of, is_ours
 from daemon.emergency import merge_into
+from daemon.errors import Unsafe
 from daemon.journal import JournalReader
 from daemon.left import Left, known_orders, left_in
+from daemon.opening import DUST
 from daemon.recovery import Recovery, recover
 from daemon.store import examine
 from daemon.venues.fills import Cursor
@@ -41,19 +43,24 @@ class Account(Protocol):
 
 
 async def recovered(
-    folder: Path, venue: Account, quote: Currency, allocation: Decimal, instance: str, origin: str
+    folder: Path, venue: Account, quote: Currency, allocation: Decimal, instance: str, origin: str, *, same_account: bool = False
 ) -> Recovery:  # fmt: skip
     """What the session that starts now begins with; its orders are followed by the venue from here on, strays are gone.
 
-    `origin` says which account it is (`opening.identity`); without one nothing is carried over. The folder must be held. Raises
-    Occupied where another daemon trades this account, Unreachable, DataError for a damaged journal.
+    `origin` says which account it is (`opening.identity`); without one nothing is carried over. `same_account` is the operator's word
+    that the last account traded here is this one under a new key or address. The folder must be held. Raises Occupied where another
+    daemon trades this account, Unsafe where another account's holdings would be forgotten, Unreachable, DataError for a damaged journal.
     """
     reader, left, epoch = what_was_left(folder, origin)
     truth = await _patiently(venue, asked(left))
     if (moved := of_this_account(reader, left, truth)) is not left:
         left, truth = moved, await _patiently(venue, asked(moved))
-    elif epoch and origin and left is None:
-        log.warning("journal_of_another_account", sessions=epoch, carried_over="nothing: exchange, address or key have changed")
+    elif reader is not None and origin and left is None and (other := last_of_another(reader)) is not None:
+        if same_account:
+            left, truth = other, await _patiently(venue, asked(other))
+        else:
+            require_nothing_held(other, allocation)
+            log.warning("journal_of_another_account", sessions=epoch, carried_over="nothing: exchange, address or key have changed")
     recovery = recover(with_earlier(reader, left, truth, instance), truth, quote, allocation, instance, epoch=epoch)
     await hand_over(venue, recovery)
     say(recovery, left)
@@ -99,6 +106,24 @@ def of_this_account(reader: JournalReader | None, left: Left | None, truth: Trut
             log.warning("account_moved", session=found.epoch, what="its address or key has changed; its orders are open here, so it goes on")
             return found
     return left
+
+
+def last_of_another(reader: JournalReader) -> Left | None:
+    """What the newest session on any real account left; sessions on an exchange that lives and dies with them do not count."""
+    origins = [row.config.get("origin") for row in reversed(reader.sessions())]
+    return next((left_in(reader, origin) for origin in origins if origin), None)
+
+
+def require_nothing_held(other: Left, allocation: Decimal) -> None:
+    """Raise Unsafe where another account's session left more than dust: to go on without it would be to forget it."""
+    ledger = other.ledger
+    held = [s for s in ledger.symbols() if ledger.position(s) * ledger.average_price(s) > DUST * allocation]
+    if held:
+        sums = ", ".join(f"{ledger.position(s).normalize():f} {ledger.instruments[s].base}" for s in held)
+        raise Unsafe(
+            f"the last session here traded another account (exchange, address or key have changed) and left {sums}: if it is the same "
+            "account, start once with --set safety.same_account=true; if not, give this account a state folder of its own with --state"
+        )
 
 
 def _is_of(left: Left, view: OrderView) -> bool:

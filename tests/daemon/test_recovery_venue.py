@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from agents.core.errors import ConfigError, Unreachable
-from agents.core.events import Adjustment, AdjustmentKind, Event, Fill, OrderUpdate, Reconciled, Stamp, stamped
+from agents.core.events import UNSTAMPED, Adjustment, AdjustmentKind, Event, Fill, OrderUpdate, Reconciled, Stamp, stamped
 from agents.core.instruments import NS, Currency, Side, Symbol
 from agents.core.orders import Cancel, OrderId, OrderState, Place
 from daemon import starting
 from daemon.by_hand import reconcile, render
 from daemon.door import Door
+from daemon.errors import Unsafe
 from daemon.journal import Journal
 from daemon.left import left_behind
 from daemon.recovery import Recovery, recover
@@ -561,6 +562,25 @@ async def test_the_journal_of_another_account_carries_nothing_over(tmp_path: Pat
         venue = new_venue(server)
         recovery = await recovered(tmp_path, venue, USDT, D(1000), "main", "elsewhere")
         assert (recovery.orders, recovery.epoch) == ((), 2)
+        await venue.close()
+
+
+async def test_what_another_account_left_is_not_forgotten_unless_it_is_dust_or_the_operator_says_that_it_is_this_one(tmp_path: Path) -> None:
+    async with scripted_binance() as server:
+        first = await start(server, tmp_path)
+        order = accept(server, "q-main-1-1-0")
+        bought = Fill(UNSTAMPED, BTC, 1, OrderId("q-main-1-1-0"), "500", Side.BUY, D(100), D("0.1"), D(0), USDT, True)
+        write(tmp_path, first, [place(1)], [opened(order), bought])
+        server.orders.clear()
+        server.balances |= {"USDT": "990.0", "BTC": "0.1"}
+        venue = new_venue(server)
+        with pytest.raises(Unsafe, match=r"left 0\.1 BTC: .*same_account"):
+            await recovered(tmp_path, venue, USDT, D(1000), "main", "elsewhere")
+        forgotten = await recovered(tmp_path, venue, USDT, D(100_000), "main", "elsewhere")
+        assert forgotten.epoch == 2, "ten dollars of a hundred thousand are dust"
+        known = await recovered(tmp_path, venue, USDT, D(1000), "main", "elsewhere", same_account=True)
+        carried = [(e.currency, e.amount) for e in known.events if isinstance(e, Adjustment) and e.kind is AdjustmentKind.CARRIED]
+        assert (carried, known.differences) == ([("BTC", D("0.1")), ("USDT", D("-10.0"))], ())
         await venue.close()
 
 
