@@ -22,7 +22,7 @@ from agents.desk import invariants
 from agents.desk.decision import Effects
 from agents.engine import Engine
 from agents.market.observation import SPEC_HASH
-from daemon.rehearsal.orders import OwnTrade, VenueOrder
+from daemon.rehearsal.orders import STOPS, OwnTrade, VenueOrder
 from daemon.simulation.exchange import Exchange
 from daemon.simulation.timeline import Timeline
 
@@ -205,7 +205,7 @@ class Judge:
         for symbol in engine.symbols:
             if (theirs := truth.positions.get(symbol, ZERO)) != (ours := engine.ledger.position(symbol)):
                 self.breach("I2", f"at the end the ledger holds {ours} {symbol}, own trades say {theirs}")
-        if left := [order.client_id for order in truth.open_orders()]:
+        if left := [order.client_id for order in truth.open_orders() if order.kind not in STOPS]:  # stops guard what is still held
             self.breach("I1", f"at the end orders are open: {left}")
         for currency, total in self._exchange.matching.balances().items():
             if (ours := engine.ledger.balances.get(currency, ZERO)) != total and engine.risk.reconciled:

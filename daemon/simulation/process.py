@@ -64,6 +64,8 @@ class Machine:
     seed: int = 0
     cadence_s: float = 5.0
     orders_over: str = "auto"
+    stops: bool = True
+    """Whether protective stops rest on the exchange."""
     sell_without_record: bool = False
     stop_within_s: float = 20.0
 
@@ -97,7 +99,7 @@ class Life:
         door = Door(machine.clocks.steady())
         public, private = account_options(machine.address), account_options(machine.address, TEST_KEY, TEST_SECRET)
         feed = CcxtFeed(
-            lambda: machine.clients.build(public), machine.symbols, door.now, FeedOptions(depth=10, history=HISTORY, coalesce_s=COALESCE_S)
+            lambda: machine.clients.build(public), machine.symbols, door.now, FeedOptions(depth=10, history=HISTORY, coalesce_s=COALESCE_S, stop_orders=machine.stops)
         )
         venue = CcxtVenue(feed, private, door.now, INSTANCE, VenueOptions(link=LinkOptions(machine.orders_over)), machine.clients.build)
         origin = opening.identity((private.id, private.base_url or "", private.api_key))

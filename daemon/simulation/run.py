@@ -92,6 +92,7 @@ class Run:
             folder, self._disk, clocks, Clients(self._network.session), tuple(Symbol(s) for s in symbols),
             f"http://127.0.0.1:{next(_ADDRESSES)}", seed=options.seed, cadence_s=max(5.0, self._speed),
             orders_over=rng.choice(("auto", "auto", "rest")), sell_without_record=rng.random() < 0.5,
+            stops=rng.random() < 0.75,
         )  # fmt: skip
         self._temper = options.learner or (rng.choice(TEMPERS) if "learner" in self._plan else "lively")
         self._pauses = chance.stream("restarts")
