@@ -18,7 +18,7 @@ from agents.core.events import (
     OrderUpdate,
     Reconciled,
 )
-from agents.core.instruments import ZERO, Currency, Symbol
+from agents.core.instruments import NS, ZERO, Currency, Symbol
 from agents.core.ledger import Ledger, Order
 from agents.core.orders import NEXT, OrderId, OrderState, epoch_of, is_ours
 from daemon import opening
@@ -120,6 +120,8 @@ def _first(
     )  # fmt: skip
 
 
+LIVELY_NS = 60 * NS
+"""An order of ours that is younger shows a daemon at work: one that is dead places none."""
 MOVING = "the balances moved while they were read"
 
 
@@ -135,8 +137,15 @@ def _require_alone(truth: Truth, instance: str, epoch: int) -> None:
     for view in views:
         if not is_ours(view.order_id, instance) or (number := epoch_of(view.order_id)) is None or number <= epoch:
             continue
-        if not epoch:
-            continue  # no journal at all: it was lost, or this folder is new; a daemon that is alive shows itself within seconds
+        if not epoch:  # no journal at all: it was lost, or this folder is new and somebody else is at work
+            if view.created and 0 <= truth.at - view.created < LIVELY_NS:
+                age = (truth.at - view.created) // NS
+                raise Occupied(
+                    f"order {view.order_id} on the exchange is {age} s old, and no session of this state folder sent it: another daemon "
+                    "trades this account under the same `instance`. Stop it, or name its state folder with --state; if that folder is lost, "
+                    "start again in a minute"
+                )
+            continue
         raise Occupied(
             f"order {view.order_id} on the exchange is of session {number}, but the journal here knows {epoch} of them: another "
             f"daemon trades this account as instance {instance!r}, or the journal was restored from a backup. Stop that daemon or "

@@ -152,7 +152,7 @@ class CcxtVenue:
             reader = TruthReader(exchange, self._throttle, desk.records, desk.fills, self._instance)
             found = await reader.read(symbols, asked)
             listed = await markets.instruments(exchange, self._throttle, symbols)
-        return replace(found, instruments={instrument.symbol: instrument for instrument in listed})
+        return replace(found, instruments={instrument.symbol: instrument for instrument in listed}, at=self._exchange_time())
 
     async def adopt(
         self, orders: Iterable[Adopted], cursors: Mapping[Symbol, Cursor], past: Mapping[VenueKey, OrderId] | None = None,
@@ -165,8 +165,11 @@ class CcxtVenue:
         _, desk = await self.open()
         for symbol, cursor in cursors.items():
             desk.fills.begin(symbol, cursor)
+        desk.adopt(orders, past or {}, epoch, self._exchange_time())
+
+    def _exchange_time(self) -> int:
         ahead_ms = (self._link.clock.offset_ms if self._link is not None else None) or 0.0
-        desk.adopt(orders, past or {}, epoch, self._clock() - round(ahead_ms * 1_000_000))
+        return self._clock() - round(ahead_ms * 1_000_000)
 
     async def cancel_strays(self, strays: Sequence[OrderView]) -> None:
         """Cancel open orders of our prefix that nobody follows. Raises Unreachable."""

@@ -76,6 +76,8 @@ class Truth:
     cursors: Mapping[Symbol, Cursor] | None = None
     """How far trades are known now."""
     doubts: Sequence[str] = ()
+    at: int = 0
+    """When it was read, by the exchange's clock, nanoseconds UTC; 0: not known."""
 
 
 class TruthReader:

@@ -23,6 +23,7 @@ from daemon.journal import Journal
 from daemon.left import left_behind
 from daemon.recovery import Recovery, recover
 from daemon.starting import asked, recovered
+from daemon.state_folder import Occupied
 from daemon.venues.base import Outbox
 from daemon.venues.ccxt import CcxtVenue, VenueOptions
 from daemon.venues.client import ExchangeOptions, build_client
@@ -164,6 +165,24 @@ async def test_the_window_of_an_adopted_intent_began_when_it_was_sent() -> None:
         await venue.close()
 
 
+def aged(truth: Truth, seconds: int = 61) -> Truth:
+    """The same as if it had been read later."""
+    return replace(truth, at=truth.at + seconds * NS)
+
+
+async def test_a_new_state_folder_beside_a_living_daemon_touches_nothing() -> None:
+    async with scripted_binance() as server:
+        order = accept(server, "q-main-3-7-0")
+        venue = new_venue(server)
+        truth = await venue.truth(Asked())
+        with pytest.raises(Occupied, match="another daemon trades this account"):
+            recover(None, truth, USDT, D(1000), "main")
+        assert [view.order_id for view in recover(None, truth, USDT, D(1000), "main", insist=True).strays] == ["q-main-3-7-0"]
+        assert recover(None, truth, USDT, D(1000), "other").strays == ()
+        assert order["status"] == "NEW"
+        await venue.close()
+
+
 async def test_nothing_is_cancelled_before_recovery_says_so_and_manual_orders_never() -> None:
     async with scripted_binance() as server:
         orders = [accept(server, name) for name in ("q-main-1-7-0", "by-hand", "q-other-1-1-0")]
@@ -171,7 +190,7 @@ async def test_nothing_is_cancelled_before_recovery_says_so_and_manual_orders_ne
         assert await venue.balances() == {"USDT": 1000, "BTC": 0}
         truth = await venue.truth(Asked())
         assert [order["status"] for order in orders] == ["NEW"] * 3
-        recovery = recover(None, truth, USDT, D(1000), "main")
+        recovery = recover(None, aged(truth), USDT, D(1000), "main")
         await venue.adopt(recovery.orders, recovery.cursors, recovery.past, recovery.epoch)
         await venue.cancel_strays(recovery.strays)
         assert venue.strays == ["q-main-1-7-0"]
