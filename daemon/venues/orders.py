@@ -38,6 +38,9 @@ AT_ONCE = 4
 """Requests that one round of `attend` makes side by side; fewer than run at a time, so that looks which hang hold up no order."""
 TOO_LATE_S = 5.0
 """An order that has waited so long for its turn was meant for another market; what only reduces is still sent."""
+CLAIM_S = 3.0
+"""How long trades of no known order wait for an answer that is on its way, before the exchange is asked whose they are."""
+_UNPROVEN = frozenset({OrderState.PENDING, OrderState.UNKNOWN, OrderState.REJECTED})
 ABSENT = 4
 """Looks in a row that must find nothing before an order counts as never accepted."""
 
@@ -111,6 +114,7 @@ class OrderDesk:
         self._since = 0
         self._ended: dict[Symbol, float] = {}
         self._denied: Counter[VenueKey] = Counter()
+        self._orphaned: dict[VenueKey, float] = {}
 
     # -- commands ------------------------------------------------------------------------------------------------
 
@@ -284,9 +288,7 @@ class OrderDesk:
         self.counts["stray_order" if tracked is None else "undead_order"] += 1
         log.warning("stray_order", order_id=view.order_id, symbol=symbol, told=tracked.state.value if tracked else None)
         if tracked is not None and tracked.state is OrderState.REJECTED:  # it was accepted after all: it lives, until it is cancelled
-            tracked.ending, tracked.absent = None, 0
-            self._identify(tracked, view)
-            self._tell(tracked, OrderState.OPEN, "found_late")
+            self._revive(tracked, view)
             await self.cancel(Cancel(tracked.place.order_id, symbol))
         else:
             await self.cancel_stray(view)
@@ -403,8 +405,8 @@ class OrderDesk:
         """The exchange's id is known: told before any fill that may have waited for it."""
         tracked.venue_order_id = view.venue_order_id
         self._by_venue_id[tracked.key] = tracked.place.order_id
-        if tracked.state in (OrderState.PENDING, OrderState.UNKNOWN) and view.state is not OrderState.REJECTED:
-            self._tell(tracked, OrderState.OPEN)
+        if tracked.state in _UNPROVEN and view.state is not OrderState.REJECTED:
+            self._tell(tracked, OrderState.OPEN, "found_late" if tracked.done else "")
         self.fills.adopt(tracked.key)
 
     def _opened(self, tracked: Tracked, state: OrderState | None) -> None:
@@ -463,10 +465,11 @@ class OrderDesk:
 
     async def claim(self, symbol: Symbol) -> None:
         """Whose are the trades that match no order? Ask by venue order id, unless an answer of ours is still on its way."""
-        if any(not t.venue_order_id and t.place.symbol == symbol for t in self.live()):
-            return
+        awaited = any(not t.venue_order_id and t.place.symbol == symbol for t in self.live())
         for key, trades in list(self.fills.orphans.items()):
             if trades and key[0] == symbol:
+                if awaited and _now() - self._orphaned.setdefault(key, _now()) < CLAIM_S:
+                    continue
                 view = await self.records.by_venue_id(symbol, key[1])
                 self._denied[key] += view is None
                 if view is None and self._denied[key] < ABSENT:
@@ -476,8 +479,17 @@ class OrderDesk:
                     self.counts["foreign_trade"] += len(trades)
                     stray = view is not None and is_ours(view.order_id, self._instance)
                     self.fills.disown(key, f"the stray order {view.order_id}" if stray and view else "an order that is not ours")
+                elif tracked.done:
+                    self._revive(tracked, view)
                 else:
                     self._apply(tracked, view)
+        self._orphaned = {key: since for key, since in self._orphaned.items() if key in self.fills.orphans}
+
+    def _revive(self, tracked: Tracked, view: OrderView) -> None:
+        """An order that was taken for refused was accepted after all: it lives until its own record says how it ended."""
+        tracked.ending, tracked.absent = None, 0
+        self._identify(tracked, view)
+        self._apply(tracked, view)
 
     def _owner(self, order: VenueKey, client_order_id: str) -> OrderId | None:
         found = self._by_venue_id.get(order) or self._past.get(order)

@@ -519,6 +519,20 @@ async def test_an_order_of_the_same_name_from_before_a_journal_was_lost_is_no_ev
         assert (told.states(), told.last().reason) == (["unknown", "rejected"], "not_found")
 
 
+async def test_a_fill_of_an_order_that_was_told_as_never_found_is_booked_and_the_order_lives_again() -> None:
+    async with trading() as (server, told):
+        server.on_order.append(nothing(server))
+        await told.venue.send(place())
+        await until(lambda: "rejected" in told.states())
+        late = server.add_order({"symbol": "BTCUSDT", "newClientOrderId": "q-main-1-1-0", "quantity": "0.1", "price": "100",
+                                 "type": "LIMIT", "side": "BUY"})  # fmt: skip
+        server.fill(late, "0.1")
+        await told.venue.sweep([BTC])
+        await until(lambda: "filled" in told.states())
+        assert told.states() == ["unknown", "rejected", "open", "filled"]
+        assert [(fill.order_id, fill.quantity) for fill in told.fills] == [("q-main-1-1-0", Decimal("0.1"))]
+
+
 async def test_look_ups_that_hang_leave_room_for_the_next_order() -> None:
     async with trading(VenueOptions(timeout_s=2.5, window_s=1.2, sweep_s=60, link=BY_REST)) as (server, told):
         exchange, _ = await told.venue.open()
