@@ -29,6 +29,7 @@ class Mutation:
     faults: str = "all"
     minutes: float = 0.0
     """How long a seed must run for it; 0 takes what was asked for."""
+    learner: str = ""
 
 
 def _patch(target: str, value: object) -> None:
@@ -292,7 +293,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("state_outside", ("I6", "I7", "I2"), "the ledger remembers something that is not in the journal", _state_outside),
     Mutation("wall_clock", ("I7",), "the engine reads a clock", _wall_clock),
     Mutation("facts_dropped", ("I7",), "balances are not written down", _facts_dropped),
-    Mutation("weights_unchecked", ("I8",), "weights are not looked at before they serve", _weights_unchecked),
+    Mutation("weights_unchecked", ("I8",), "weights are not looked at before they serve", _weights_unchecked, learner="poisonous"),
 )
 BY_NAME = {mutation.name: mutation for mutation in MUTATIONS}
 
@@ -302,7 +303,7 @@ def hunt(name: str, first_seed: int, seeds: int, minutes: float) -> dict[str, An
     mutation = BY_NAME[name]
     mutation.apply()
     for seed in range(first_seed, first_seed + seeds):
-        report, _ = simulate_seed(Options(seed, max(minutes, mutation.minutes), mutation.faults))
+        report, _ = simulate_seed(Options(seed, max(minutes, mutation.minutes), mutation.faults, mutation.learner))
         if report["broken"]:
             first = report["broken"][0]
             return {"name": name, "seed": seed, "by": first["invariant"], "at_s": first["at_s"], "what": first["what"],
