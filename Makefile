@@ -4,6 +4,7 @@
 #   make test                               all tests
 #   make check                              ruff and mypy
 #   make bench                              all benchmarks; JSON in build/benchmarks
+#   make mutation-check                     breaks the code behind each promise, and wants the simulation to notice
 #   make crash-sweep                        the live daemon killed at 200 commit points; half an hour
 #   make soak                               a simulated day under faults, 24 minutes; ARGS="--minutes 180" for longer
 #   make simulate                           1,000 seeds of the whole daemon under faults; ARGS="--seeds 100" for fewer
@@ -21,7 +22,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TEST_JOBS ?= 2
 ARGS ?=
 
-.PHONY: setup setup-dev run test check schema bench-setup bench learn-proof simulate crash-sweep soak clean
+.PHONY: setup setup-dev run test check schema bench-setup bench learn-proof simulate mutation-check crash-sweep soak clean
 .SILENT:
 
 setup: $(VENV)/.stamp-run
@@ -90,6 +91,10 @@ learn-proof: $(VENV)/.stamp-bench
 
 simulate: $(VENV)/.stamp-run
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 exec $(PY) -m daemon simulate --seeds 1000 --faults all --jobs $(TEST_JOBS) $(ARGS)
+
+# Breaks the code behind each promise, one break at a time, and wants a seed to notice; ten minutes.
+mutation-check: $(VENV)/.stamp-dev
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 exec $(PY) -m tests.simulation.mutations --seeds 10 --minutes 3 $(ARGS)
 
 # Both run on the rehearsal exchange, leave their figures in build/proofs, and fail with what was wrong.
 crash-sweep: $(VENV)/.stamp-dev
