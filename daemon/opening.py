@@ -20,13 +20,14 @@ def fresh(quote: Currency, allocation: Decimal, balances: Mapping[Currency, Deci
     return [*mirror, Adjustment(UNSTAMPED, quote, capital, AdjustmentKind.CAPITAL)]
 
 
-def given_up(ledger: Ledger, symbol: Symbol) -> list[Adjustment]:
+def given_up(ledger: Ledger, symbol: Symbol, venue: Mapping[Currency, Decimal]) -> list[Adjustment]:
     """What takes the part of a position that the account does not hold any more out of the book, at its average price.
 
-    Nothing where the mirror of the account covers the position. Neither profit nor loss: the coins went to the account's owner.
+    Nothing where the mirror of the account covers the position, or `venue`, the exchange's own totals: coins that nothing explains yet
+    may be there besides. Neither profit nor loss: the coins went to the account's owner.
     """
     instrument, position = ledger.instruments[symbol], ledger.position(symbol)
-    lacking = position - max(ledger.balances.get(instrument.base, ZERO), ZERO)
+    lacking = position - max(ledger.balances.get(instrument.base, ZERO), venue.get(instrument.base, ZERO), ZERO)
     if position <= 0 or lacking <= 0:
         return []
     return _out_of_the_book(ledger, symbol, lacking, f"{lacking} {instrument.base} are no longer in the account")

@@ -169,7 +169,7 @@ class Reconciler:
         if left and await self._book_transfers(left):
             await self._drain()
             left = {c: d for c, d in self._differences(theirs).items() if c in left}
-        self._give_up()
+        self._give_up(theirs)
         return left, noisy
 
     def _symbols(self, found: Iterable[Currency]) -> list[Symbol]:
@@ -211,11 +211,11 @@ class Reconciler:
             log.info("transfer_booked", transfer=transfer.transfer_id, currency=transfer.currency, amount=str(transfer.amount))
         return bool(found)
 
-    def _give_up(self) -> None:
+    def _give_up(self, theirs: Mapping[Currency, Decimal]) -> None:
         """Coins that the owner took leave our book."""
         for symbol in self._ledger.symbols():
             if symbol in self._ledger.instruments and not self._ledger.live_orders(symbol):
-                for change in opening.given_up(self._ledger, symbol):
+                for change in opening.given_up(self._ledger, symbol, theirs):
                     self._tell(change)
                     log.warning("position_given_up", symbol=symbol, currency=change.currency, amount=str(change.amount))
 

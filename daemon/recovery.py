@@ -91,7 +91,7 @@ def recover(
         story.trades(truth)
         story.ends(truth)
         story.money(truth, insist=insist)
-        story.give_up()
+        story.give_up(truth)
     else:
         story.orders(replace(truth, opened=(), records={}, gone=frozenset()))
         notes.append("nothing was booked: what the exchange says cannot be believed yet")
@@ -303,11 +303,11 @@ class _Story:
                 self._adjust(found.currency, found.amount, AdjustmentKind.CORRECTION, note)
                 self.notes.append(f"{found.currency} corrected by {found.amount} to {found.venue}")
 
-    def give_up(self) -> None:
+    def give_up(self, truth: Truth) -> None:
         """Coins that the owner has taken out of the account are no position of ours any more; they leave the book at their cost."""
         for symbol in sorted(self.ledger.symbols()):
             base = self.ledger.instruments[symbol].base
-            for change in opening.given_up(self.ledger, symbol):
+            for change in opening.given_up(self.ledger, symbol, truth.balances):
                 self.tell(change)
                 if change.currency == base:
                     self.notes.append(f"{-change.amount} {base} of our position are no longer in the account: taken out of the book at cost")

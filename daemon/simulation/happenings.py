@@ -205,6 +205,7 @@ class Happenings:
         listing = public.market.instrument
         quantity = listing.round_quantity(Decimal(self._rng.randrange(20, 200)) / reference)
         if side is Side.SELL:  # nobody sells what we hold: the daemon would have to give it up
+            self._scene.judge.truth.update()
             ours = max(self._scene.judge.truth.positions.get(public.symbol, Decimal(0)), Decimal(0))
             free, _ = exchange.matching.balance(listing.base)
             quantity = min(quantity, listing.round_quantity(max(free - 2 * ours, Decimal(0))))
