@@ -174,7 +174,7 @@ def ending(base_url: str, folder: Path) -> Kill:
 def sweep(kills: int, *, seed: int = 7, faults: bool = True, folder: Path | None = None, replay_every: int = 1, loud: bool = True) -> dict[str, Any]:
     """All lives. Returns plain data: every kill, and counts by moment."""
     done: list[Kill] = []
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:  # a victim's watchdog may still write its report
         state = (folder or Path(temporary)) / "state"
         with exchange(seed, faults) as base_url:
             now: Truth | None = None

@@ -103,7 +103,7 @@ def judged(samples: Sequence[Mapping[str, float | None]], day_s: float) -> list[
 
 def soak(minutes: float, *, seed: int = 11, rate: float = 0.002, folder: Path | None = None, loud: bool = True) -> dict[str, Any]:
     """Run it. Returns figures, samples and what is wrong."""
-    with tempfile.TemporaryDirectory() as temporary, exchange(seed, faults=False) as base_url:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary, exchange(seed, faults=False) as base_url:
         switch_on(base_url, {"fault": "random", "rate": rate, "seed": seed})
         state = (folder or Path(temporary)) / "state"
         samples, summary, words = _trade(base_url, state, minutes * 60, loud=loud)

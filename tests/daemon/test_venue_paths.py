@@ -60,8 +60,8 @@ def test_a_trade_of_somebody_elses_order_moves_the_mirror_of_the_account_and_not
         "id": "7", "order": "99", "symbol": "BTC/USDT", "side": "sell", "price": 60_000.0, "amount": 0.01,
         "fees": [{"cost": 0.6, "currency": "USDT"}], "timestamp": 1,
     }  # fmt: skip
-    reader.orphans["99"] = [parse_own_trade(row)]
-    reader.disown("99")
+    reader.orphans["BTC/USDT", "99"] = [parse_own_trade(row)]
+    reader.disown(("BTC/USDT", "99"))
     reader._take(parse_own_trade({**row, "id": "8", "amount": 0.02, "fees": []}))
     told = []
     while (event := outbox.take()) is not None:
