@@ -75,6 +75,9 @@ def _find(archive: Archive, what: str, session: str) -> _Case:
     name, colon, number = what.rpartition(":")
     if colon and number.isdecimal():
         return _decision(archive, archive.session(name), int(number))
+    if what == "last":
+        row = archive.session(session)
+        return _decision(archive, row, archive.numbers(row.epoch)[1])
     if what.isdecimal():
         row = archive.session(session)
         first, last = archive.numbers(row.epoch)

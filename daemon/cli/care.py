@@ -13,7 +13,7 @@ from daemon.errors import Exit, NotRunning
 @app.command(rich_help_panel=LOOK)
 def explain(
     what: Annotated[
-        str, typer.Argument(metavar="WHAT", help="A decision's number, SESSION:NUMBER, an order's client id or the exchange's id of it.")
+        str, typer.Argument(metavar="WHAT", help="A decision's number, `last`, SESSION:NUMBER, an order's client id or the exchange's id of it.")
     ],
     session_name: Annotated[str, typer.Option("--session", metavar="SESSION", help="In which session; the last if left out.")] = "last",
     state: State = None,

@@ -98,6 +98,11 @@ def test_every_decision_has_a_story_that_prints(session: tuple[Path, Recorded]) 
         assert max(map(len, page.splitlines())) < 150
 
 
+def test_the_last_decision_has_a_name(session: tuple[Path, Recorded]) -> None:
+    folder, made = session
+    assert explain(folder, "last") == explain(folder, str(decisions(made)[-1].number))
+
+
 def test_the_market_is_the_one_that_the_engine_saw(session: tuple[Path, Recorded]) -> None:
     folder, _ = session
     events = facts(folder)
