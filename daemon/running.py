@@ -208,7 +208,7 @@ async def _guarded_drive(parts: Parts) -> None:
             engine, door, parts.venue, parts.latch, parts.emergency, failure.commands, sell=parts.ending.flatten_on_record_failure
         )
         raise failure.error from failure
-    except Exception:
+    except Exception:  # a mistake of ours in the loop itself: orders must not outlive it
         await kill_path.without_engine(engine, parts.venue)
         raise
 

@@ -107,17 +107,22 @@ async def _session(
             server = await stack.enter_async_context(rehearsing(settings))
             address = server.base_url if server is not None else settings.exchange.base_url
             if settings.mode == "live":
-                capabilities.refuse_unsafe(capabilities.of(settings.exchange.id, settings.exchange.capabilities))
-            if settings.mode == "live" and not dials_loopback(ExchangeOptions(settings.exchange.id, address)) and not real_money:
-                raise Unsafe(
-                    f"--live on {settings.exchange.id} trades real money: use --paper, or the rehearsal exchange; if you mean it, say so "
-                    "with --yes-trade-real-money"
-                )
+                _permit(settings, ExchangeOptions(settings.exchange.id, address), real_money)
             options = await with_stream_path(options_of(settings, server))
             parts = await _compose(settings, options, server, stack)
             parts.watchers += [watcher(parts) for watcher in besides]
             stop_on_signals(parts.stop)
             return await run(parts, duration, show)
+
+
+def _permit(settings: Settings, where: ExchangeOptions, real_money: bool) -> None:
+    """Before anything is dialled: raises ConfigError where safety would lack something, Unsafe where real money was not meant."""
+    capabilities.refuse_unsafe(capabilities.of(settings.exchange.id, settings.exchange.capabilities))
+    if not real_money and not dials_loopback(where):
+        raise Unsafe(
+            f"--live on {settings.exchange.id} trades real money: use --paper, or the rehearsal exchange; if you mean it, say so "
+            "with --yes-trade-real-money"
+        )
 
 
 async def reconcile(settings: Settings, *, apply: bool) -> dict[str, Any]:
@@ -203,9 +208,8 @@ async def _compose(settings: Settings, options: ExchangeOptions, server: Rehears
         status.details["watchdog"] = lambda: guard.status
         watchers.append(guard.run)
 
-    if isinstance(venue, CcxtVenue):
-        status.details["link"] = lambda: venue.status["link"]
     if recovery is not None and isinstance(venue, CcxtVenue):
+        status.details["link"] = lambda: venue.status["link"]
         watchers.append(_reconciler(settings, venue, engine, door, operator, status, recovery).run)
 
     def in_an_emergency() -> EmergencyRecord:
@@ -272,7 +276,7 @@ async def _venue(settings: Settings, options: ExchangeOptions, server: Rehearsal
                     settings.state_dir, venue, quote, allocation, settings.instance, origin, same_account=settings.safety.same_account
                 )
                 dust = opening.untraded(recovery.events, symbols_of(settings, server), quote, allocation)
-            except BaseException:
+            except BaseException:  # whatever it is, the connections do not outlive it
                 await venue.close()
                 raise
             return venue, (*recovery.events, *dust), {"origin": origin, "opened_with": recovery.opened_with()}, recovery

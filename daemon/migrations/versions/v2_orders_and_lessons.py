@@ -1,4 +1,7 @@
-"""Schema 2: facts know their order, sessions how far they go, and decisions what they taught."""
+"""Schema 2: facts know their order, sessions how far they go, and decisions what they taught.
+
+There is no way down: the verified backup beside the journal is the older schema.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -37,8 +40,3 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer, nullable=False),
         sa.Column("body", sa.Text, nullable=False),
     )
-
-
-def downgrade() -> None:
-    """There is no way back but the backup that was made first."""
-    raise NotImplementedError("restore the backup beside the journal")
