@@ -17,9 +17,7 @@ from daemon.starting import (
     Account,
     asked,
     hand_over,
-    last_of_another,
     of_this_account,
-    require_nothing_held,
     what_was_left,
     with_earlier,
 )
@@ -42,11 +40,9 @@ async def reconcile(
     booked as a correction: a session of its own in the journal, from which the next start goes on. Raises what a start raises.
     """
     reader, left, epoch = what_was_left(folder, origin)
-    truth = await venue.truth(asked(left, window_s if apply else 0.0))
-    if (moved := of_this_account(reader, left, truth)) is not left:
-        left, truth = moved, await venue.truth(asked(moved, window_s if apply else 0.0))
-    elif apply and reader is not None and left is None and (other := last_of_another(reader)) is not None:
-        require_nothing_held(other, allocation)
+    left, truth = await of_this_account(
+        reader, left, lambda known: venue.truth(asked(known, window_s if apply else 0.0)), allocation if apply else None
+    )
     complete = with_earlier(reader, left, truth, instance)
     refused = ""
     try:

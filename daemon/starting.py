@@ -1,7 +1,7 @@
 """How a session on a real account starts: read the journal, ask the venue, recover, hand over what goes on. One path for every start."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -52,15 +52,9 @@ async def recovered(
     daemon trades this account, Unsafe where another account's holdings would be forgotten, Unreachable, DataError for a damaged journal.
     """
     reader, left, epoch = what_was_left(folder, origin)
-    truth = await _patiently(venue, asked(left))
-    if (moved := of_this_account(reader, left, truth)) is not left:
-        left, truth = moved, await _patiently(venue, asked(moved))
-    elif reader is not None and origin and left is None and (other := last_of_another(reader)) is not None:
-        if same_account:
-            left, truth = other, await _patiently(venue, asked(other))
-        else:
-            require_nothing_held(other, allocation)
-            log.warning("journal_of_another_account", sessions=epoch, carried_over="nothing: exchange, address or key have changed")
+    left, truth = await of_this_account(
+        reader, left, lambda known: _patiently(venue, asked(known)), allocation if origin else None, same_account=same_account
+    )
     recovery = recover(with_earlier(reader, left, truth, instance), truth, quote, allocation, instance, epoch=epoch)
     await hand_over(venue, recovery)
     say(recovery, left)
@@ -93,7 +87,28 @@ def what_was_left(folder: Path, origin: str) -> tuple[JournalReader | None, Left
     return reader, left_in(reader, origin) if origin else None, max(epochs, default=0)
 
 
-def of_this_account(reader: JournalReader | None, left: Left | None, truth: Truth) -> Left | None:
+async def of_this_account(
+    reader: JournalReader | None, left: Left | None, read: Callable[[Left | None], Awaitable[Truth]], allocation: Decimal | None,
+    *, same_account: bool = False,
+) -> tuple[Left | None, Truth]:  # fmt: skip
+    """What the last session of this account left, whatever its key or address was, and the truth read with that in view.
+
+    With an `allocation` (None: nothing is going to be written) Unsafe is raised where another account's holdings would be forgotten,
+    unless `same_account` is the operator's word that it is this one.
+    """
+    truth = await read(left)
+    if (moved := _moved(reader, left, truth)) is not left:
+        return moved, await read(moved)
+    if allocation is None or left is not None or reader is None or (other := _last_of_another(reader)) is None:
+        return left, truth
+    if same_account:
+        return other, await read(other)
+    _require_nothing_held(other, allocation)
+    log.warning("journal_of_another_account", carried_over="nothing: exchange, address or key have changed")
+    return None, truth
+
+
+def _moved(reader: JournalReader | None, left: Left | None, truth: Truth) -> Left | None:
     """`left`, or what a newer session under another address or key left, if an order of it that is open now proves the same account.
 
     Both of the order's ids must be those that the exchange lists: ours alone may have been used on another account, too.
@@ -108,13 +123,13 @@ def of_this_account(reader: JournalReader | None, left: Left | None, truth: Trut
     return left
 
 
-def last_of_another(reader: JournalReader) -> Left | None:
+def _last_of_another(reader: JournalReader) -> Left | None:
     """What the newest session on any real account left; sessions on an exchange that lives and dies with them do not count."""
     origins = [row.config.get("origin") for row in reversed(reader.sessions())]
     return next((left_in(reader, origin) for origin in origins if origin), None)
 
 
-def require_nothing_held(other: Left, allocation: Decimal) -> None:
+def _require_nothing_held(other: Left, allocation: Decimal) -> None:
     """Raise Unsafe where another account's session left more than dust: to go on without it would be to forget it."""
     ledger = other.ledger
     held = [s for s in ledger.symbols() if ledger.position(s) * ledger.average_price(s) > DUST * allocation]
