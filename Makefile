@@ -46,7 +46,7 @@ $(VENV)/.stamp-torch: | $(PY)
 
 $(VENV)/.stamp-run: pyproject.toml constraints.txt $(VENV)/.stamp-torch
 	echo "installing quartet (once, a minute)" >&2
-	$(PIP) --editable . >&2
+	$(PIP) --editable '.[research]' >&2
 	touch $@
 
 $(VENV)/.stamp-dev: pyproject.toml constraints.txt $(VENV)/.stamp-torch

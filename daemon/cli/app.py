@@ -43,7 +43,7 @@ def _options(
     pass
 
 
-RUN, LOOK, STEER, CARE = "Trade and record", "Look", "Steer a running daemon", "Take care"
+RUN, LOOK, STEER, CARE, RESEARCH = "Trade and record", "Look", "Steer a running daemon", "Take care", "Research"
 
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Configuration file; config.yaml where there is one.")]
 State = Annotated[Path | None, typer.Option("--state", metavar="DIR", help="State folder of the daemon (state_dir).")]
