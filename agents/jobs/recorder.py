@@ -1,0 +1,110 @@
+"""Watches a run and keeps what its result is made of. It reads the engine and never touches it."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from agents.core.events import Fill
+from agents.core.instruments import ZERO, Symbol
+from agents.core.orders import OrderId
+from agents.desk.decision import Decision
+from agents.desk.wishes import MARKET_MAKING
+from agents.engine import Engine
+from agents.jobs.result import RunResult, Trades
+
+
+class Recorder:
+    """Samples of one engine's account, and the trades that its fills close."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.bound: dict[str, int] = {}
+        self._times: list[int] = []
+        self._rows: list[tuple[float, float, float, float]] = []
+        """(equity, cash, fees, turnover)"""
+        self._weights: list[list[float]] = []
+        self._profits: dict[str, list[tuple[int, float]]] = {}
+        """By agent (number of the sample, profit): an agent may turn up late."""
+        self._difference = ZERO
+        self._costs = {symbol: [0.0, 0.0] for symbol in engine.symbols}
+        """By symbol (base quantity held, what it cost with fees)."""
+        self._closed: dict[OrderId, tuple[int, int]] = {}
+        """By order (time, symbol)."""
+        self._gained: dict[OrderId, list[float]] = {}
+        """By order (profit, cost of what was sold)."""
+
+    def sample(self, at: int) -> None:
+        """Note the account as it stands; nothing is noted while a position has no mark."""
+        engine, ledger = self.engine, self.engine.ledger
+        marks = {s: mark for s in engine.symbols if (mark := engine.market.mark(s)) is not None}
+        try:
+            equity = ledger.equity(marks)
+            profits = engine.attribution.pnl(marks)
+        except KeyError:
+            return
+        if not ledger.capital:
+            return
+        self._difference = max(self._difference, abs(sum(profits.values(), ZERO) - (equity - ledger.capital)))
+        for agent, profit in profits.items():
+            self._profits.setdefault(agent, []).append((len(self._times), float(profit)))
+        held = [(ledger.position(s), marks.get(s, ZERO)) for s in engine.symbols]
+        self._weights.append([float(quantity * mark / equity) if quantity and equity else 0.0 for quantity, mark in held])
+        self._times.append(at)
+        self._rows.append((float(equity), float(ledger.cash()), float(engine.fees_in_quote()), float(ledger.turnover)))
+
+    def decision(self, decision: Decision) -> None:
+        """Count the limits that bound in a decision of the slow agents, whose targets are weights."""
+        if decision.agents == (MARKET_MAKING,):
+            return
+        for name in {bound.name for bound in decision.bound}:
+            self.bound[name] = self.bound.get(name, 0) + 1
+
+    def fill(self, fill: Fill) -> None:
+        """Book one fill at average cost; a sale closes the part that it sold."""
+        held = self._costs[fill.symbol]
+        quantity, paid = float(fill.quantity), float(fill.quantity * fill.price)
+        in_quote = fill.fee_currency == self.engine.ledger.quote
+        fee = float(fill.fee if in_quote else ZERO)
+        lost = float(fill.fee) if fill.fee_currency == fill.symbol.partition("/")[0] else 0.0
+        if fill.side.value > 0:
+            held[0] += quantity - lost
+            held[1] += paid + fee
+            return
+        share = min(quantity / held[0], 1.0) if held[0] > 0 else 0.0
+        cost = held[1] * share
+        held[0] = max(held[0] - quantity - lost, 0.0)
+        held[1] -= cost
+        self._closed.setdefault(fill.order_id, (fill.time, self.engine.symbols.index(fill.symbol)))
+        row = self._gained.setdefault(fill.order_id, [0.0, 0.0])
+        row[0] += paid - fee - cost
+        row[1] += cost
+
+    def result(self, *, fills: int, orders: int, ledger_difference: Decimal, meta: Mapping[str, Any]) -> RunResult:
+        """The run so far."""
+        engine = self.engine
+        rows = np.array(self._rows, dtype=np.float64).reshape(-1, 4)
+        curves = {agent: np.zeros(len(rows)) for agent in self._profits}
+        for agent, noted in self._profits.items():
+            numbers, values = zip(*noted, strict=True)
+            curves[agent][list(numbers)] = values
+        closed = np.array(list(self._closed.values()), dtype=np.int64).reshape(-1, 2)
+        gained = np.array(list(self._gained.values()), dtype=np.float64).reshape(-1, 2)
+        return RunResult(
+            symbols=tuple(Symbol(s) for s in engine.symbols),
+            times=np.array(self._times, dtype=np.int64),
+            equity=rows[:, 0], cash=rows[:, 1], fees=rows[:, 2], turnover=rows[:, 3],
+            exposure=np.array(self._weights, dtype=np.float64).reshape(len(rows), len(engine.symbols)),
+            fills=fills, orders=orders,
+            pnl_by_agent=engine.profits(),
+            costs_by_agent={agent: float(fee) for agent, fee in engine.attribution.fees().items()},
+            risk_by_agent={},
+            ledger_difference=float(ledger_difference),
+            attribution_difference=float(self._difference),
+            capital=float(engine.ledger.capital),
+            trades=Trades(closed[:, 0], closed[:, 1], gained[:, 0], gained[:, 1]),
+            pnl_curves=curves,
+            bound=dict(sorted(self.bound.items())),
+            meta=dict(meta),
+        )  # fmt: skip

@@ -1,0 +1,45 @@
+"""Weights of single agents as one set that the engine takes: who is not named keeps its prior."""
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import safetensors.numpy
+
+from agents.core.errors import ModelError
+from agents.market.observation import ACTION_SIZES, SPEC_HASH, STATE_SIZES
+from agents.serving.actors import FORMAT, Actors
+
+
+def joined(weights: Mapping[str, bytes], version: int = 1) -> bytes:
+    """One payload out of payloads by agent; each must hold the agent that it is given for.
+
+    Agents that are not given act 0, which is their analytic prior. Raises ModelError, SpecMismatch or Diverged for weights that
+    cannot serve, and ModelError where two networks differ in depth.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    for agent, payload in weights.items():
+        if agent not in STATE_SIZES:
+            raise ModelError(f"there is no agent {agent!r}; weights are for {', '.join(STATE_SIZES)}")
+        Actors.from_payload(payload, SPEC_HASH)
+        own = {name: tensor for name, tensor in safetensors.numpy.load(payload).items() if name.startswith(f"{agent}.")}
+        if not own:
+            raise ModelError(f"the weights given for {agent} hold no {agent}")
+        tensors |= own
+    depths = {sum(name.startswith(f"{agent}.") and name.endswith(".weight") for name in tensors) - 2 for agent in weights}
+    if len(depths) > 1:
+        raise ModelError(f"the networks differ in depth ({sorted(depths)} hidden layers), and one decision needs them equal")
+    depth = depths.pop() if depths else 1
+    for agent in STATE_SIZES:
+        if agent not in weights:
+            tensors |= _prior(agent, depth)
+    return safetensors.numpy.save(tensors, {FORMAT: json.dumps({"version": version, "spec": SPEC_HASH})})
+
+
+def _prior(agent: str, depth: int, width: int = 1) -> dict[str, np.ndarray]:
+    """A network of zeros: its action is 0 whatever it sees."""
+    inputs = [STATE_SIZES[agent], *[width] * depth]
+    shapes = {str(at): (width, inputs[at]) for at in range(depth)}
+    shapes |= dict.fromkeys(("mean", "log_std"), (ACTION_SIZES[agent], width))
+    made = {f"{agent}.{layer}.weight": np.zeros(shape, np.float32) for layer, shape in shapes.items()}
+    return made | {f"{agent}.{layer}.bias": np.zeros(shape[0], np.float32) for layer, shape in shapes.items()}
