@@ -62,7 +62,7 @@ def _rows(agent: str, size: int) -> list[Experience]:
     states = rng.standard_normal((ROWS + 1, size), np.float32)
     actions = rng.uniform(-1, 1, (ROWS, ACTION_SIZES[agent])).astype(np.float32)
     return [
-        Experience(agent, None, at, states[at], actions[at], float(actions[at, 0]), states[at + 1], False, 1.0, 0) for at in range(ROWS)
+        Experience(states[at], actions[at], float(actions[at, 0]), states[at + 1], False, agent, None, at) for at in range(ROWS)
     ]
 
 

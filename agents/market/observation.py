@@ -1,7 +1,7 @@
 """What one agent sees, as one matrix of named columns: the border where Decimal becomes float32."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import cos, pi, sin
 
@@ -23,6 +23,7 @@ __all__ = [
 
 Floats = npt.NDArray[np.float32]
 Floats64 = npt.NDArray[np.float64]
+Seen = Floats | Mapping[str, Floats]
 
 LARGEST = 1e6
 """Bound of every number seen: what is beyond it says no more, and stays far from where float32 ends."""
@@ -50,23 +51,24 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Experience:
-    """One transition of one agent for one symbol (None: the portfolio).
+    """One transition of one agent for one symbol (None: the portfolio); or, without an agent, of all agents together.
 
-    `time` is market time of the decision in ns; rows of equal time are one sample group. States, action: float32 vectors; `action`
-    is the raw one. `elapsed` is the transition's length over the agent's nominal cadence, `version` that of the acting weights.
-    `quarantined` rows were lived under a fault: they are kept and never learned from.
+    `time` is market time of the decision in ns; rows of equal time are one sample group. State and action are float32 vectors, and
+    of all agents together mappings of agent to vector or matrix; `action` is the raw one. `elapsed` is the transition's length over
+    the agent's nominal cadence, `version` that of the acting weights. `quarantined` rows were lived under a fault: they are kept and
+    never learned from.
     """
 
-    agent: str
-    symbol: Symbol | None
-    time: int
-    state: Floats
-    action: Floats
+    state: Seen
+    action: Seen
     reward: float
-    next_state: Floats
+    next_state: Seen
     done: bool
-    elapsed: float
-    version: int
+    agent: str = ""
+    symbol: Symbol | None = None
+    time: int = 0
+    elapsed: float = 1.0
+    version: int = 0
     quarantined: bool = False
 
 

@@ -29,7 +29,8 @@ async def all_frames(data: bytes) -> list[frames.Frame]:
 
 def experience(agent: str, at: int, state: int = 3, action: int = 2) -> Experience:
     wide = lambda width, value: np.full(width, value, np.float32)  # noqa: E731
-    return Experience(agent, None, 10**18 + at, wide(state, at), wide(action, -at), at / 2, wide(state, at + 1), at % 2 == 0, 1.5, at, at % 3 == 0)
+    marks = {"time": 10**18 + at, "elapsed": 1.5, "version": at, "quarantined": at % 3 == 0}
+    return Experience(wide(state, at), wide(action, -at), at / 2, wide(state, at + 1), at % 2 == 0, agent, None, **marks)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["status", "weights"]), st.dictionaries(st.text(max_size=5), st.integers()), st.binary(max_size=200))))

@@ -42,7 +42,7 @@ def rows(count: int, agent: str = "risk", state: int = 6, action: int = 2) -> li
     for at in range(count):
         before, after = rng.standard_normal((2, state), np.float32)
         act = np.tanh(rng.standard_normal(action, np.float32))
-        made.append(Experience(agent, None, at, before, act, float(-np.abs(act).sum()), after, False, 1.0, 0))
+        made.append(Experience(before, act, float(-np.abs(act).sum()), after, False, agent, None, at))
     return made
 
 
