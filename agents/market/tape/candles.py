@@ -34,43 +34,30 @@ _OHLCV = ("open", "high", "low", "close", "volume")
 
 
 @dataclass(frozen=True, slots=True)
-class _Series:
+class Series:
     """Candles of one symbol: a file, or the rows of a panel."""
 
     path: Path
     symbol: Symbol
     frame: pl.LazyFrame
-    """Columns time (ns), open, high, low, close, volume."""
+    """Columns time (ns), open, high, low, close, volume and, where the file has it, funding_rate."""
 
 
 def open_candles(path: Path, files: list[Path], wanted: tuple[Symbol, ...] | None, timeframe: str | None, cut: Cut) -> Tape:
-    groups: dict[tuple[str, str], list[_Series]] = {}
-    for file in files:
-        for frame_name, series in _series_of(file, named_only=path.is_dir()):
-            groups.setdefault((str(file.parent), frame_name), []).append(series)
-    groups = {key: g for key, g in groups.items() if timeframe in (None, key[1])}
-    if not groups:
-        hint = f" of {timeframe}" if timeframe else ""
-        raise DataError(f"{path} holds no candles{hint}: files need the columns timestamp, open, high, low, close and volume")
-
-    def worth(item: tuple[tuple[str, str], list[_Series]]) -> tuple[int, int, int]:
-        found = {series.symbol for series in item[1]}
-        return len(found & set(wanted or ())), len(found), TIMEFRAMES[item[0][1]]
-
-    (_, chosen), group = max(groups.items(), key=worth)
+    chosen, group = choose_candles(path, files, wanted, timeframe)
     by_symbol = {series.symbol: series for series in group}
     symbols = check_wanted(path, list(by_symbol), wanted)
     length = TIMEFRAMES[chosen]
     inside = (pl.col("time") >= cut.start) & (pl.col("time") < cut.end)
     instruments, spans = {}, []
     for symbol in symbols:
-        series = by_symbol[symbol] = _Series(by_symbol[symbol].path, symbol, by_symbol[symbol].frame.filter(inside))
+        series = by_symbol[symbol] = Series(by_symbol[symbol].path, symbol, by_symbol[symbol].frame.filter(inside))
         instruments[symbol] = infer_instrument(
             symbol, decimal_places(series.frame, _OHLCV[:4]), decimal_places(series.frame, ["volume"]), series.path
         )
         times = series.frame.select("time").collect()["time"].to_numpy()
         if len(times):
-            _check_times(series, chosen, times, cut.allow_gaps)
+            check_times(series, chosen, times, cut.allow_gaps)
             spans.append((int(times[0]), int(times[-1]) + length))
     if not spans:
         raise DataError(f"{path} holds no candles between {say(cut.start)} and the end asked for: widen --from and --to")
@@ -83,7 +70,28 @@ def open_candles(path: Path, files: list[Path], wanted: tuple[Symbol, ...] | Non
     return Tape("candles", symbols, instruments, chosen, min(a for a, _ in spans), max(b for _, b in spans), events)
 
 
-def _series_of(path: Path, named_only: bool) -> Iterator[tuple[str, _Series]]:
+def choose_candles(
+    path: Path, files: list[Path], wanted: tuple[Symbol, ...] | None, timeframe: str | None
+) -> tuple[str, list[Series]]:
+    """The timeframe, and the series of one folder, with most of the wanted symbols, then most symbols. Raises DataError for none."""
+    groups: dict[tuple[str, str], list[Series]] = {}
+    for file in files:
+        for frame_name, series in series_of(file, named_only=path.is_dir()):
+            groups.setdefault((str(file.parent), frame_name), []).append(series)
+    groups = {key: g for key, g in groups.items() if timeframe in (None, key[1])}
+    if not groups:
+        hint = f" of {timeframe}" if timeframe else ""
+        raise DataError(f"{path} holds no candles{hint}: files need the columns timestamp, open, high, low, close and volume")
+
+    def worth(item: tuple[tuple[str, str], list[Series]]) -> tuple[int, int, int]:
+        found = {series.symbol for series in item[1]}
+        return len(found & set(wanted or ())), len(found), TIMEFRAMES[item[0][1]]
+
+    (_, chosen), group = max(groups.items(), key=worth)
+    return chosen, group
+
+
+def series_of(path: Path, named_only: bool) -> Iterator[tuple[str, Series]]:
     """(timeframe, series) of every symbol in a candle file; none if a file found in a folder is something else."""
     named = parse_name(path)
     words = re.split(r"[-_]", named[1] if named else path.stem.lower())
@@ -101,13 +109,14 @@ def _series_of(path: Path, named_only: bool) -> Iterator[tuple[str, _Series]]:
         )
     frame = frame.with_columns(_time_ns(frame, time).alias("time"))
     length = length or _spacing(path, frame)
+    kept = ("time", *_OHLCV, *(name for name in ("funding_rate",) if name in columns))
     if "symbol" not in columns:
         if named is None:
             raise DataError(f"{path}: the name does not tell the symbol; call it like btc_usdt-1h{path.suffix}")
-        yield length, _Series(path, named[0], frame.select("time", *_OHLCV))
+        yield length, Series(path, named[0], frame.select(kept))
         return
     for symbol in frame.select("symbol").unique().sort("symbol").collect()["symbol"].to_list():
-        yield length, _Series(path, spot_name(symbol), frame.filter(pl.col("symbol") == symbol).select("time", *_OHLCV))
+        yield length, Series(path, spot_name(symbol), frame.filter(pl.col("symbol") == symbol).select(kept))
 
 
 def _time_ns(frame: pl.LazyFrame, column: str) -> pl.Expr:
@@ -132,11 +141,11 @@ def _spacing(path: Path, frame: pl.LazyFrame) -> str:
     return name
 
 
-def _bar_stream(series: _Series, rank: int, timeframe: str) -> Iterator[tuple[int, int, Callable[[Stamp], Event]]]:
+def _bar_stream(series: Series, rank: int, timeframe: str) -> Iterator[tuple[int, int, Callable[[Stamp], Event]]]:
     """(close time ns, rank of the symbol, maker of the event)."""
     path, symbol, length, last = series.path, series.symbol, TIMEFRAMES[timeframe], 0
     for rows in batches(series.frame):
-        _check_candles(path, symbol, rows)
+        check_candles(path, symbol, rows)
         columns = [map(Decimal, map(repr, rows[name].cast(pl.Float64).to_list())) for name in _OHLCV]
         for time, *values in zip(rows["time"].to_list(), *columns, strict=True):
             if last and time != last + length:
@@ -150,7 +159,7 @@ def _bar(symbol: Symbol, time: int, timeframe: str, values: list[Decimal], stamp
     return Bar(stamp, symbol, time, timeframe, *values)
 
 
-def _check_times(series: _Series, timeframe: str, times: NDArray[np.int64], allow_gaps: bool) -> None:
+def check_times(series: Series, timeframe: str, times: NDArray[np.int64], allow_gaps: bool) -> None:
     """Raises DataError for candles out of order or off the grid, and Gap for missing ones."""
     path, symbol, length = series.path, series.symbol, TIMEFRAMES[timeframe]
     steps = np.diff(times)
@@ -168,7 +177,7 @@ def _check_times(series: _Series, timeframe: str, times: NDArray[np.int64], allo
         )
 
 
-def _check_candles(path: Path, symbol: Symbol, rows: pl.DataFrame) -> None:
+def check_candles(path: Path, symbol: Symbol, rows: pl.DataFrame) -> None:
     matrix = rows.select(pl.col(_OHLCV).cast(pl.Float64)).to_numpy()
     opened, high, low, close, volume = matrix.T
     sound = np.isfinite(matrix).all(axis=1) & (low > 0) & (volume >= 0)
