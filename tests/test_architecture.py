@@ -52,6 +52,7 @@ FOREIGN = table(
     agents=PURE + " importlib",
     agents__core=PURE,
     agents__market=PURE + " numpy",
+    agents__market__history=PURE + " numpy pathlib",
     agents__market__tape=PURE + " numpy polars pyarrow zstandard orjson datetime " + FILES,
     agents__models=PURE + " torch",
     agents__serving=PURE + " numpy safetensors onnxruntime",
