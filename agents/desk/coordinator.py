@@ -1,105 +1,56 @@
-"""Four wishes become one target: long-term weight, short-term tilt inside its band, quotes around own inventory, risk scaling.
+"""The four wishes at one table: which strategy joins them into one target is a choice, what a strategy must do is a protocol."""
 
-The blend is precision-weighted: the short-term view is the long-term weight plus twice its tilt, the two views are averaged by their
-precisions, and the result may not leave the band. With equal precisions the whole tilt is granted; a long-term view of four times
-the precision leaves two fifths of it. On spot a negative weight is a wish for nothing.
-"""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from agents.core.instruments import Symbol
-from agents.desk.wishes import (
-    LONG_TERM,
-    MARKET_MAKING,
-    SHORT_TERM,
-    LongTermWish,
-    MarketMakingWish,
-    Quotes,
-    ShortTermWish,
-    StandingWishes,
-    Style,
-    Target,
+from agents.desk.coordination.band import Band
+from agents.desk.coordination.confidence import Confidence
+from agents.desk.coordination.gating import Gating
+from agents.desk.coordination.joining import coordinate, granted
+from agents.desk.coordination.params import (
+    BAND,
+    CONFIDENCE,
+    DEFAULT,
+    GATING,
+    PRECISION,
+    STRATEGIES,
+    AgentBudget,
+    Budgets,
+    CoordinatorParams,
 )
+from agents.desk.coordination.precision import Precision
+from agents.desk.coordination.track import Evidence
+from agents.desk.wishes import StandingWishes, Target
 
-W = TypeVar("W", LongTermWish, ShortTermWish, MarketMakingWish)
-
-
-@dataclass(frozen=True, slots=True)
-class CoordinatorParams:
-    """How wishes are joined."""
-
-    long_only: bool = True
-    """Spot: the joint directional weight is never below zero."""
-    inventory_limit: float = 0.05
-    """Most inventory in fractions of equity that the market maker may keep; times the gross multiplier."""
-    silent_gross: float = 0.5
-    """Gross multiplier while no risk wish stands: silence is no licence."""
-    silent_budget: float = 0.5
+__all__ = [
+    "STRATEGIES", "AgentBudget", "Band", "Budgets", "Confidence", "Coordinator", "CoordinatorParams", "Evidence", "Gating", "Precision",
+    "coordinate", "granted", "make_coordinator",
+]  # fmt: skip
 
 
-def coordinate(
-    wishes: StandingWishes,
-    symbols: Sequence[Symbol],
-    now: int,
-    inventory: Mapping[Symbol, float] | None = None,
-    params: CoordinatorParams = CoordinatorParams(),
-) -> Target:
-    """The joint target at market time `now` for all of `symbols`; expired wishes count as never made.
+class Coordinator(Protocol):
+    """Joins wishes; whatever it remembers is a function of its calls alone, so that a replay decides the same."""
 
-    `inventory` is what the market maker's sub-account owns (fractions of equity): it is part of the target, so that nobody sells
-    what a quote has just bought. The gross multiplier scales weights, quote sizes and the bound on inventory.
-    """
-    risk = wishes.risk if wishes.risk is not None and wishes.risk.expires_at > now else None
-    gross = risk.gross_multiplier if risk is not None else params.silent_gross
-    budget = risk.budget_multiplier if risk is not None else params.silent_budget
-    owned = inventory or {}
-    target = Target(now, {}, {}, {}, {}, gross, budget)
-    for symbol in symbols:
-        long_term = _standing(wishes.long_term.get(symbol), now)
-        short_term = _standing(wishes.short_term.get(symbol), now)
-        market_making = _standing(wishes.market_making.get(symbol), now)
-        parts = _directional(long_term, short_term, gross, params.long_only)
-        bound = params.inventory_limit * gross
-        if kept := min(max(owned.get(symbol, 0.0), -bound), bound):
-            parts[MARKET_MAKING] = kept
-        target.contributions[symbol] = parts
-        target.weights[symbol] = sum(parts.values())
-        target.styles[symbol] = _style(short_term)
-        if market_making is not None and (quotes := _quotes(market_making, gross)) is not None:
-            target.quotes[symbol] = quotes
-    return target
+    def coordinate(
+        self, wishes: StandingWishes, symbols: Sequence[Symbol], now: int,
+        inventory: Mapping[Symbol, float] | None = None, evidence: Evidence | None = None,
+    ) -> Target:  # fmt: skip
+        """The joint target at market time `now` for all of `symbols`; expired wishes count as never made.
+
+        `inventory` is the market maker's own (fractions of equity), `evidence` what the agents' sub-accounts are worth: without it
+        nothing is learned. No wish is ever made larger than its agent made it, and none opposed to it.
+        """
+
+    def trusted(self) -> dict[str, float]:
+        """What evidence has made of each agent's say: a factor by agent, empty where the strategy does not learn."""
 
 
-def granted(tilt: float, precision: float, long_term_precision: float) -> float:
-    """What remains of a tilt: the precision-weighted mean of the views `L` and `L + 2 tilt`, less `L`, inside the band `|tilt|`."""
-    total = precision + long_term_precision
-    return tilt * min(1.0, 2.0 * precision / total) if total > 0.0 else 0.0
+_MAKERS: dict[str, Callable[[CoordinatorParams], Coordinator]] = {
+    PRECISION: Precision, CONFIDENCE: Confidence, BAND: Band, GATING: Gating,
+}  # fmt: skip
 
 
-def _directional(
-    long_term: LongTermWish | None, short_term: ShortTermWish | None, gross: float, long_only: bool
-) -> dict[str, float]:
-    weight, precision = (long_term.weight, long_term.precision) if long_term is not None else (0.0, 0.0)
-    tilt = granted(short_term.weight, short_term.precision, precision) if short_term is not None else 0.0
-    joint, weight = (weight + tilt) * gross, weight * gross
-    if long_only:
-        joint, weight = max(joint, 0.0), max(weight, 0.0)
-    # What long-term cannot have on spot is not short-term's loss: the tilt owns the rest of the joint weight.
-    return {LONG_TERM: weight, SHORT_TERM: joint - weight}
-
-
-def _quotes(wish: MarketMakingWish, gross: float) -> Quotes | None:
-    if wish.pull or (wish.bid_size <= 0.0 and wish.ask_size <= 0.0):
-        return None
-    return Quotes(wish.bid_offset, wish.ask_offset, wish.bid_size * gross, wish.ask_size * gross)
-
-
-def _style(wish: ShortTermWish | None) -> Style:
-    # Without a wish a symbol is traded as action 0 would trade it.
-    return Style(wish.urgency, wish.offset, wish.participation) if wish is not None else Style()
-
-
-def _standing(wish: W | None, now: int) -> W | None:
-    return wish if wish is not None and wish.expires_at > now else None
+def make_coordinator(params: CoordinatorParams = DEFAULT) -> Coordinator:
+    """The coordinator of `params.strategy`, without a past."""
+    return _MAKERS[params.strategy](params)
