@@ -14,8 +14,9 @@ AGENTS = ("long_term", "short_term", "market_making", "risk")
 """In the order of their wishes."""
 STATE_SIZES = {"long_term": 100, "short_term": 80, "market_making": 120, "risk": 60}
 ACTION_SIZES = {"long_term": 4, "short_term": 4, "market_making": 6, "risk": 2}
-VERSION = 1
-"""Raised when a column keeps its name but changes its meaning."""
+VERSION = 2
+"""Raised when a column keeps its name but changes its meaning: in 2 a `reserved_NN` stands two places further on where the moments
+of the own return stand."""
 
 HOUR_COLUMNS = (
     # trend (Baz et al. 2015), in units of its own rolling deviation
@@ -74,6 +75,8 @@ DEPTH_COLUMNS = (
 POSITION_COLUMNS = (
     "position_weight", "working_buy_weight", "working_sell_weight", "unrealised_return", "maker_fee", "taker_fee",
 )  # fmt: skip
+OWN_COLUMNS = ("own_return_mean", "own_return_square")
+"""Running moments of the agent's own return in units of its volatility target, where its reward is a differential ratio; else zeros."""
 STOP_COLUMNS = ("stop_distance", "stop_age_h")
 ACCOUNT_COLUMNS = ("cash_weight", "gross", "drawdown", "turnover_day", "fees_day")
 LONG_TERM_WISH = ("long_term_exposure", "long_term_weight", "long_term_precision", "long_term_stop_distance")
@@ -115,6 +118,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "flow": FLOW_COLUMNS,
     "depth": DEPTH_COLUMNS,
     "position": POSITION_COLUMNS,
+    "own": OWN_COLUMNS,
     "stop": STOP_COLUMNS,
     "account": ACCOUNT_COLUMNS,
     "wish": WISH_COLUMNS,
@@ -134,6 +138,7 @@ LAYOUT: dict[str, tuple[Block, ...]] = {
         ("account", ACCOUNT_COLUMNS),
         ("wish", (*LONG_TERM_WISH, *LONG_TERM_HORIZON, "short_term_weight")),
         ("multiplier", RISK_WISH),
+        ("own", OWN_COLUMNS),
     ),
     "short_term": (
         ("minute", MINUTE_COLUMNS),
@@ -144,6 +149,7 @@ LAYOUT: dict[str, tuple[Block, ...]] = {
         ("account", ("cash_weight", "drawdown")),
         ("wish", (*LONG_TERM_WISH, *SHORT_TERM_WISH)),
         ("multiplier", RISK_WISH),
+        ("own", OWN_COLUMNS),
     ),
     "market_making": (
         ("flow", FLOW_COLUMNS),

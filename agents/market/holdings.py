@@ -47,6 +47,8 @@ class Context:
     turnover_day: float = 0.0
     risk: Mapping[str, float] = field(default_factory=dict)
     """Values that replace portfolio columns of the same name, such as var_95 or headroom_gross."""
+    moments: tuple[float, float] = (0.0, 0.0)
+    """Running mean and square of the observing agent's own return (`RewardBook.moments`)."""
 
     @property
     def drawdown(self) -> float:
@@ -115,6 +117,10 @@ class Holdings:
         """RISK_WISH, [1, 2]: the risk agent's multipliers, 1 without a wish."""
         standing = self.context.wishes.get("risk", {}).get(PORTFOLIO, {})
         return np.array([[standing.get(name.removeprefix("risk_"), 1.0) for name in RISK_WISH]])
+
+    def own(self) -> Floats:
+        """OWN_COLUMNS, [1, 2]."""
+        return np.array([self.context.moments])
 
     def wished(self, agent: str, key: str) -> Floats:
         """One number of an agent's standing wishes, [n]; 0 where it has none."""

@@ -106,6 +106,7 @@ _SOURCES: dict[str, Callable[[Holdings], Floats64]] = {
     "account": Holdings.account,
     "wish": Holdings.wish,
     "multiplier": Holdings.multiplier,
+    "own": Holdings.own,
     "queue": Holdings.queue,
     "portfolio": portfolio,
 }

@@ -93,7 +93,7 @@ def test_specs_have_the_sizes_and_the_columns_that_others_read(agent):
     missing = set(REQUIRED[agent].split()) - set(spec.columns)
     assert not missing
     reserved = [name for name in spec.columns if name.startswith("reserved_")]
-    assert reserved == list(spec.columns[-len(reserved) :]) and len(reserved) >= 9  # room for forecasts
+    assert reserved == list(spec.columns[-len(reserved) :]) and len(reserved) >= 8  # room for forecasts
 
 
 def test_every_source_is_whole_and_every_block_comes_from_one():
@@ -106,7 +106,7 @@ def test_the_hash_belongs_to_agent_names_order_and_version():
     spec = SPECS["risk"]
     swapped = (spec.columns[1], spec.columns[0], *spec.columns[2:])
     others = [
-        ObservationSpec("long_term", spec.columns), ObservationSpec("risk", swapped), replace(spec, version=2),
+        ObservationSpec("long_term", spec.columns), ObservationSpec("risk", swapped), replace(spec, version=spec.version + 1),
         ObservationSpec("risk", (*spec.columns[:-1], "new")),
     ]  # fmt: skip
     assert len({spec.hash, *(other.hash for other in others)}) == 5
@@ -148,6 +148,15 @@ def test_positions_are_fractions_of_equity(desk):
     np.testing.assert_allclose(seen.column("maker_fee"), 0.0002, rtol=1e-6)
     assert seen.column("stop_distance").tolist() == pytest.approx([0.05, 0, 0]) and seen.column("stop_age_h").tolist() == [7, 0, 0]
     np.testing.assert_allclose(seen.column("half_spread"), 0.01, rtol=1e-6)
+
+
+@pytest.mark.parametrize("agent", ["long_term", "short_term"])
+def test_the_moments_of_the_own_return_stand_in_every_row_and_are_zero_where_nobody_keeps_them(agent, desk):
+    assert not see(agent, desk).matrix[:, [SPECS[agent].index[name] for name in names.OWN_COLUMNS]].any()
+    seen = see(agent, desk, moments=(-0.25, 1.5))
+    assert seen.column("own_return_mean").tolist() == [-0.25] * 3 and seen.column("own_return_square").tolist() == [1.5] * 3
+    with pytest.raises(NotFinite, match="own_return_mean"):
+        see(agent, desk, moments=(float("nan"), 1.0))
 
 
 def test_gross_counts_positions_outside_the_rows(desk):
