@@ -2,25 +2,25 @@
 
 import heapq
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from agents.core.errors import DataError, Gap
+from agents.core.errors import DataError
 from agents.core.events import Bar, Event, FeedGap, Stamp
 from agents.core.instruments import NS, TIMEFRAMES, Symbol
+from agents.market.tape.checks import FIELDS, check_candles, check_times
 from agents.market.tape.common import (
     Cut,
     Tape,
     batches,
     check_wanted,
+    collect,
     decimal_places,
     infer_instrument,
     parse_name,
@@ -29,8 +29,8 @@ from agents.market.tape.common import (
     spot_name,
 )
 
+SUFFIXES = (".parquet", ".csv", ".feather")
 _TIMES = ("timestamp", "time", "open_time", "date", "datetime")
-_OHLCV = ("open", "high", "low", "close", "volume")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +40,29 @@ class Series:
     path: Path
     symbol: Symbol
     frame: pl.LazyFrame
-    """Columns time (ns), open, high, low, close, volume and, where the file has it, funding_rate."""
+    """Columns row (number in the file, from 1), time (ns), open, high, low, close, volume and, where the file has it, funding_rate."""
 
 
-def open_candles(path: Path, files: list[Path], wanted: tuple[Symbol, ...] | None, timeframe: str | None, cut: Cut) -> Tape:
-    chosen, group = choose_candles(path, files, wanted, timeframe)
-    by_symbol = {series.symbol: series for series in group}
+def open_candles(paths: Sequence[Path], wanted: tuple[Symbol, ...] | None, timeframe: str | None, cut: Cut) -> Tape:
+    """Candles of files and folders together. Raises DataError, and Gap for missing rows unless the cut allows them."""
+    chosen, by_symbol = find_candles(paths, wanted, timeframe)
+    path = paths[0]
     symbols = check_wanted(path, list(by_symbol), wanted)
     length = TIMEFRAMES[chosen]
     inside = (pl.col("time") >= cut.start) & (pl.col("time") < cut.end)
-    instruments, spans = {}, []
+    instruments, spans, counts = {}, [], {}
     for symbol in symbols:
         series = by_symbol[symbol] = Series(by_symbol[symbol].path, symbol, by_symbol[symbol].frame.filter(inside))
         instruments[symbol] = infer_instrument(
-            symbol, decimal_places(series.frame, _OHLCV[:4]), decimal_places(series.frame, ["volume"]), series.path
+            symbol, decimal_places(series.frame, FIELDS[:4]), decimal_places(series.frame, ["volume"]), series.path
         )
-        times = series.frame.select("time").collect()["time"].to_numpy()
+        clock = collect(series.path, series.frame.select("row", "time"))
+        if clock["time"].null_count():
+            row = clock.filter(pl.col("time").is_null())["row"][0]
+            raise DataError(f"{series.path} row {row}: this {symbol} candle has no time; write it or drop the row")
+        times, counts[symbol] = clock["time"].to_numpy(), len(clock)
         if len(times):
-            check_times(series, chosen, times, cut.allow_gaps)
+            check_times(series.path, symbol, chosen, times, clock["row"].to_numpy(), cut.allow_gaps)
             spans.append((int(times[0]), int(times[-1]) + length))
     if not spans:
         raise DataError(f"{path} holds no candles between {say(cut.start)} and the end asked for: widen --from and --to")
@@ -67,7 +72,36 @@ def open_candles(path: Path, files: list[Path], wanted: tuple[Symbol, ...] | Non
         for seq, (at, _, make) in enumerate(heapq.merge(*streams, key=itemgetter(0, 1)), start=1):
             yield make(Stamp(at, seq))
 
-    return Tape("candles", symbols, instruments, chosen, min(a for a, _ in spans), max(b for _, b in spans), events)
+    return Tape("candles", symbols, instruments, chosen, min(a for a, _ in spans), max(b for _, b in spans), events, counts)
+
+
+def find_candles(
+    paths: Sequence[Path], wanted: tuple[Symbol, ...] | None, timeframe: str | None
+) -> tuple[str, dict[Symbol, Series]]:
+    """The timeframe and the series by symbol of files and folders together. Raises DataError for none, for a symbol that stands
+    in two places, and for several timeframes."""
+    found: dict[Symbol, Series] = {}
+    frames: dict[str, Path] = {}
+    for path in paths:
+        chosen, group = choose_candles(path, candle_files(path), wanted, timeframe)
+        frames.setdefault(chosen, path)
+        for series in group:
+            if series.symbol in found and (wanted is None or series.symbol in wanted):
+                raise DataError(f"{series.symbol} stands in {found[series.symbol].path} and in {series.path}: give one of them")
+            found[series.symbol] = series
+    if not found:
+        raise DataError("no candles were asked for: give at least one file or folder")
+    if len(frames) > 1:
+        said = " and ".join(f"{frame} in {path}" for frame, path in frames.items())
+        raise DataError(f"the candles are of several timeframes ({said}): choose one timeframe")
+    return next(iter(frames)), found
+
+
+def candle_files(path: Path) -> list[Path]:
+    """The files that may hold candles. Raises DataError for a path that is not there."""
+    if not path.exists():
+        raise DataError(f"{path} does not exist: give a parquet, csv or feather file, or a folder of them")
+    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file())
 
 
 def choose_candles(
@@ -98,41 +132,52 @@ def series_of(path: Path, named_only: bool) -> Iterator[tuple[str, Series]]:
     length = next((word for word in words if word in TIMEFRAMES), None)
     if named_only and (length is None or "mark" in words or "rate" in words):
         return
-    frame = scan(path)
+    frame = scan(path).with_row_index("row", offset=1)
     columns = frame.collect_schema()
     time = next((name for name in _TIMES if name in columns), None)
-    if time is None or any(name not in columns for name in _OHLCV):
+    if time is None or any(name not in columns for name in FIELDS):
         if named_only:
             return
         raise DataError(
-            f"{path} is no candle file: it needs timestamp, open, high, low, close, volume; it has {', '.join(columns)}"
+            f"{path} is no candle file: it needs timestamp, open, high, low, close, volume; it has {', '.join(list(columns)[1:])}"
         )
-    frame = frame.with_columns(_time_ns(frame, time).alias("time"))
+    frame = frame.with_columns(_time_ns(path, frame, time).alias("time"), *_numbers(path, frame))
     length = length or _spacing(path, frame)
-    kept = ("time", *_OHLCV, *(name for name in ("funding_rate",) if name in columns))
+    kept = ("row", "time", *FIELDS, *(name for name in ("funding_rate",) if name in columns))
     if "symbol" not in columns:
         if named is None:
             raise DataError(f"{path}: the name does not tell the symbol; call it like btc_usdt-1h{path.suffix}")
         yield length, Series(path, named[0], frame.select(kept))
         return
-    for symbol in frame.select("symbol").unique().sort("symbol").collect()["symbol"].to_list():
+    for symbol in collect(path, frame.select("symbol").unique().sort("symbol"))["symbol"].to_list():
         yield length, Series(path, spot_name(symbol), frame.filter(pl.col("symbol") == symbol).select(kept))
 
 
-def _time_ns(frame: pl.LazyFrame, column: str) -> pl.Expr:
-    """A time column in ns UTC, whatever unit or type it has: plain numbers are told apart by their size."""
+def _time_ns(path: Path, frame: pl.LazyFrame, column: str) -> pl.Expr:
+    """A time column in ns UTC, whatever unit or type it has: plain numbers are told apart by their size. Null where it is no time."""
     kind = frame.collect_schema()[column]
     if kind == pl.String:
-        return pl.col(column).str.to_datetime(time_unit="ns", time_zone="UTC").dt.timestamp("ns")
+        return pl.col(column).str.to_datetime(time_unit="ns", time_zone="UTC", strict=False).dt.timestamp("ns")
     if kind.is_temporal():
         return pl.col(column).cast(pl.Datetime("ns")).dt.timestamp("ns")
-    first = frame.select(pl.col(column).first().cast(pl.Int64)).collect().item() or 0
+    if not kind.is_numeric():
+        raise DataError(f"{path}: column {column} is of type {kind} and no time; write milliseconds since 1970, or ISO dates")
+    first = collect(path, frame.select(pl.col(column).drop_nulls().first().cast(pl.Int64, strict=False))).item() or 0
     unit = next((unit for unit, below in ((NS, 1e11), (10**6, 1e14), (1000, 1e17)) if first < below), 1)
-    return pl.col(column).cast(pl.Int64) * unit
+    return pl.col(column).cast(pl.Int64, strict=False) * unit
+
+
+def _numbers(path: Path, frame: pl.LazyFrame) -> list[pl.Expr]:
+    """Prices and volumes that are written as text, as numbers; null where they are none."""
+    kinds = frame.collect_schema()
+    for name in FIELDS:
+        if not (kinds[name].is_numeric() or kinds[name] in (pl.String, pl.Null)):
+            raise DataError(f"{path}: column {name} is of type {kinds[name]} and no number; write plain numbers")
+    return [pl.col(name).cast(pl.Float64, strict=False) for name in FIELDS if kinds[name] == pl.String]
 
 
 def _spacing(path: Path, frame: pl.LazyFrame) -> str:
-    times = frame.select("time").head(1000).collect()["time"].unique().sort().diff().drop_nulls()
+    times = collect(path, frame.select("time").head(1000))["time"].unique().sort().diff().drop_nulls()
     name = next((name for name, length in TIMEFRAMES.items() if len(times) and length == times.min()), None)
     if name is None:
         raise DataError(
@@ -144,9 +189,10 @@ def _spacing(path: Path, frame: pl.LazyFrame) -> str:
 def _bar_stream(series: Series, rank: int, timeframe: str) -> Iterator[tuple[int, int, Callable[[Stamp], Event]]]:
     """(close time ns, rank of the symbol, maker of the event)."""
     path, symbol, length, last = series.path, series.symbol, TIMEFRAMES[timeframe], 0
+    close: float | None = None
     for rows in batches(series.frame):
-        check_candles(path, symbol, rows)
-        columns = [map(Decimal, map(repr, rows[name].cast(pl.Float64).to_list())) for name in _OHLCV]
+        close = check_candles(path, symbol, rows, close)
+        columns = [map(Decimal, map(repr, rows[name].cast(pl.Float64).to_list())) for name in FIELDS]
         for time, *values in zip(rows["time"].to_list(), *columns, strict=True):
             if last and time != last + length:
                 reason = f"hole in the tape: no candles from {say(last + length)} until {say(time)} UTC"
@@ -157,31 +203,3 @@ def _bar_stream(series: Series, rank: int, timeframe: str) -> Iterator[tuple[int
 
 def _bar(symbol: Symbol, time: int, timeframe: str, values: list[Decimal], stamp: Stamp) -> Bar:
     return Bar(stamp, symbol, time, timeframe, *values)
-
-
-def check_times(series: Series, timeframe: str, times: NDArray[np.int64], allow_gaps: bool) -> None:
-    """Raises DataError for candles out of order or off the grid, and Gap for missing ones."""
-    path, symbol, length = series.path, series.symbol, TIMEFRAMES[timeframe]
-    steps = np.diff(times)
-    if len(back := np.flatnonzero(steps <= 0)):
-        here = f"from {say(int(times[back[0]]))} to {say(int(times[back[0] + 1]))} UTC"
-        raise DataError(f"{path}: {symbol} steps back or repeats itself {here}; sort the rows by time and drop duplicates")
-    if len(off := np.flatnonzero(times % length)):
-        raise DataError(f"{path}: the {symbol} candle of {say(int(times[off[0]]))} UTC does not open on the {timeframe} grid")
-    holes = np.flatnonzero(steps != length)
-    if len(holes) and not allow_gaps:
-        first, until = say(int(times[holes[0]]) + length), say(int(times[holes[0] + 1]))
-        more = f", and {len(holes) - 1} more holes" if len(holes) > 1 else ""
-        raise Gap(
-            f"{path}: no {symbol} {timeframe} candles from {first} until {until} UTC{more}; fill them, or choose a stretch without"
-        )
-
-
-def check_candles(path: Path, symbol: Symbol, rows: pl.DataFrame) -> None:
-    matrix = rows.select(pl.col(_OHLCV).cast(pl.Float64)).to_numpy()
-    opened, high, low, close, volume = matrix.T
-    sound = np.isfinite(matrix).all(axis=1) & (low > 0) & (volume >= 0)
-    sound &= (high >= np.maximum(opened, close)) & (low <= np.minimum(opened, close))
-    if not sound.all():
-        row = int(np.argmin(sound))
-        raise DataError(f"{path}: the {symbol} candle of {say(rows['time'][row])} UTC is impossible: {matrix[row].tolist()}")

@@ -1,8 +1,8 @@
 """What every kind of tape needs: the tape itself, its limits in time, batches of a file, and a grid inferred from numbers."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
@@ -32,6 +32,8 @@ class Tape:
     start: int
     end: int
     _open: Callable[[], Iterator[Event]]
+    counts: Mapping[Symbol, int] = field(default_factory=dict)
+    """Candles of each symbol; empty for other kinds of tape."""
 
     def events(self) -> Iterator[Event]:
         """Market events merged in time; FeedGap where `allow_gaps` let a hole pass. Raises Gap and DataError."""
@@ -55,6 +57,14 @@ def scan(path: Path) -> pl.LazyFrame:
             f"{path} cannot be read ({type(error).__name__}): the file is damaged or not what its name says"
         ) from error
     return frame
+
+
+def collect(path: Path, frame: pl.LazyFrame) -> pl.DataFrame:
+    """The rows. Raises DataError where the file cannot be read to its end."""
+    try:
+        return frame.collect()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{path} cannot be read ({type(error).__name__}): the file is damaged or not what its name says") from error
 
 
 def batches(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
