@@ -1,8 +1,8 @@
 """The last look at an order before it is sent: simple checks that know nothing of weights, wishes or programs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 from agents.core.instruments import ZERO, Instrument, Side, Symbol
 from agents.core.ledger import Ledger, Order
@@ -23,6 +23,25 @@ class Refusal:
 
 
 @dataclass(slots=True)
+class Allowance:
+    """What may still be bought for one agent today, in quote; None sets no bound. A plan takes off what it asks for."""
+
+    turnover: Decimal | None = None
+    fees: Decimal | None = None
+
+    def take(self, value: Decimal, fee: Decimal) -> None:
+        """`value` was asked for, at an expected fee of `fee`; negative ones are given back."""
+        if self.turnover is not None:
+            self.turnover -= value
+        if self.fees is not None:
+            self.fees -= fee
+
+    def lacks(self, value: Decimal, fee: Decimal) -> bool:
+        """Whether a buy of `value` with `fee` to pay is beyond it."""
+        return (self.turnover is not None and value > self.turnover) or (self.fees is not None and fee > self.fees)
+
+
+@dataclass(slots=True)
 class Standing:
     """What the gate must know besides ledger and market: the account's size and what this plan has already asked for."""
 
@@ -34,6 +53,8 @@ class Standing:
     """New orders that the message rate still allows."""
     placed: list[Place] = field(default_factory=list)
     """Orders of this plan, in order; the ledger does not know them yet."""
+    allowances: Mapping[str, Allowance] = field(default_factory=dict)
+    """By agent what its day's budget still allows, working orders and this plan's taken off; who is not named has no budget."""
 
 
 def is_quote(place: Place) -> bool:
@@ -62,11 +83,24 @@ def free_inventory(symbol: Symbol, ledger: Ledger, placed: Iterable[Place]) -> D
     return ledger.position(symbol) - promised
 
 
+def buyers(place: Place) -> dict[str, Decimal]:
+    """Whose money a buy spends: fractions by agent, summing to 1; nobody's for a sell, and where no agent wished for it."""
+    wanted = {agent: Decimal(repr(share)) for agent, share in place.shares if share > 0} if place.side is Side.BUY else {}
+    whole = sum(wanted.values(), ZERO)
+    return {agent: share / whole for agent, share in wanted.items()}
+
+
+def expected_fee(place: Place, instrument: Instrument) -> Decimal:
+    """Fraction of its value that an order is expected to pay; a rebate is not counted on."""
+    return max(instrument.maker_fee if place.post_only else instrument.taker_fee, ZERO)
+
+
 def gate(place: Place, market: MarketState, ledger: Ledger, limits: Limits, standing: Standing,
          replaces: Order | None = None) -> Refusal | None:  # fmt: skip
-    """The first reason why `place` may not be sent, or None. Reductions pass the checks on halt, count and rate.
+    """The first reason why `place` may not be sent, or None; never an exception, whatever the order says.
 
-    `replaces` is the order that an amendment takes away: its inventory is free for the new one.
+    Orders that can only reduce pass the checks on halt, count, rate and budgets. `replaces` is the order that an amendment takes
+    away: its inventory, and what it would have spent of a budget, are free for the new one.
     """
 
     def refuse(reason: str, detail: str = "") -> Refusal:
@@ -82,8 +116,10 @@ def gate(place: Place, market: MarketState, ledger: Ledger, limits: Limits, stan
         return refuse("market_order", "an order without a price has no collar")
     if mark is None:
         return refuse("no_mark")
-    if (problem := instrument.problem(place.price, place.quantity)) is not None:
+    if (problem := _off_grid(instrument, place.price, place.quantity)) is not None:
         return refuse(problem, f"{place.quantity} at {place.price}")
+    if not standing.equity.is_finite():
+        return refuse("equity_unknown")
     if (reason := _size(place, place.price, mark, largest_notional(instrument, mark, limits, standing.equity), limits)) is not None:
         return refuse(reason, f"{place.quantity} at {place.price}, mark {mark}")
     free = free_inventory(place.symbol, ledger, standing.placed) + (replaces.remaining if replaces else ZERO)
@@ -94,12 +130,14 @@ def gate(place: Place, market: MarketState, ledger: Ledger, limits: Limits, stan
     if (other := _crossed(place, place.price, ledger, standing.placed)) is not None:
         return refuse("self_trade", other)
     if place.side is Side.BUY or not place.reduce_only:
-        if standing.halted and place.side is Side.BUY:
-            return refuse("halted")
+        if standing.halted:
+            return refuse("halted", "only what is marked as reducing")
         if standing.open_count + len(standing.placed) >= limits.max_order_count:
             return refuse("order_count", f"{standing.open_count + len(standing.placed)} open")
         if standing.rate_left <= 0:
             return refuse("message_rate", f"{limits.max_orders_per_second:g} a second")
+    if (spent := _beyond(place, place.price, instrument, standing.allowances, replaces)) is not None:
+        return refuse("agent_budget", spent)
     return None
 
 
@@ -110,17 +148,52 @@ def _stop(place: Place, trigger: Decimal, instrument: Instrument, mark: Decimal 
         return "stop_must_reduce", place.side.name.lower()
     if mark is None:
         return "no_mark", ""
-    if (problem := instrument.problem(trigger, place.quantity)) is not None:
+    if (problem := _off_grid(instrument, trigger, place.quantity)) is not None:
         return problem, f"{place.quantity} at trigger {trigger}"
     if trigger >= mark:
         return "would_trigger", f"trigger {trigger}, mark {mark}"
+    if place.price is not None and not place.price.is_finite():
+        return "not_finite", f"{place.quantity} at limit {place.price}"
     if place.price is not None and not trigger * (1 - Decimal(repr(limits.price_collar))) <= place.price <= trigger:
         return "price_collar", f"limit {place.price}, trigger {trigger}"
-    if place.price is not None and (problem := instrument.problem(place.price, place.quantity)) is not None:
+    if place.price is not None and (problem := _off_grid(instrument, place.price, place.quantity)) is not None:
         return problem, f"{place.quantity} at limit {place.price}"
     if place.quantity > free:
         return "exceeds_inventory", f"{place.quantity} of {free}"
     return None
+
+
+def _off_grid(instrument: Instrument, price: Decimal, quantity: Decimal) -> str | None:
+    """The exchange's filters, without their exception for numbers of more digits than arithmetic has."""
+    try:
+        return instrument.problem(price, quantity)
+    except InvalidOperation:
+        return "not_finite"
+
+
+def _beyond(place: Place, price: Decimal, instrument: Instrument, allowances: Mapping[str, Allowance], replaces: Order | None) -> str | None:
+    """Whose budget of the day a buy is beyond, with the numbers; what a replaced order had promised is free again."""
+    if not allowances:
+        return None
+    value, rate = price * place.quantity, expected_fee(place, instrument)
+    promised = promise(replaces, instrument) if replaces is not None else {}
+    for agent, part in buyers(place).items():
+        back, fee_back = promised.get(agent, (ZERO, ZERO))
+        if agent in allowances and allowances[agent].lacks(value * part - back, value * part * rate - fee_back):
+            left = allowances[agent]
+            return f"{agent} would buy {value * part:.8g}, left today: {_amount(left.turnover)} of turnover, {_amount(left.fees)} of fees"
+    return None
+
+
+def _amount(left: Decimal | None) -> str:
+    return "any" if left is None else f"{max(left, ZERO):.8g}"
+
+
+def promise(order: Order, instrument: Instrument) -> dict[str, tuple[Decimal, Decimal]]:
+    """(value, fee) in quote by agent of what a working buy may still spend."""
+    value = order.remaining * (order.place.price or ZERO)
+    rate = expected_fee(order.place, instrument)
+    return {agent: (value * part, value * part * rate) for agent, part in buyers(order.place).items()}
 
 
 def largest_notional(instrument: Instrument, mark: Decimal, limits: Limits, equity: Decimal) -> Decimal:

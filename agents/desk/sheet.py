@@ -1,16 +1,27 @@
 """The order sheet of one plan: commands so far, what they may cost at worst, and the room that is left. Decimal throughout."""
 
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from agents.core.instruments import NS, ZERO, Instrument, Side, Symbol
 from agents.core.ledger import Ledger, Order
 from agents.core.orders import Amend, Cancel, Command, OrderId, OrderState, Place, TimeInForce, client_order_id
 from agents.desk.attribution import Attribution
-from agents.desk.gate import Refusal, Standing, gate, is_quote, is_stop, largest_notional
-from agents.desk.limits import Limits
+from agents.desk.gate import (
+    Allowance,
+    Refusal,
+    Standing,
+    buyers,
+    expected_fee,
+    gate,
+    is_quote,
+    is_stop,
+    largest_notional,
+    promise,
+)
+from agents.desk.limits import Limits, smallest_notional
 from agents.desk.projection import SafeTarget
 from agents.market.state import MarketState
 
@@ -57,6 +68,8 @@ class PlanContext:
     attribution: Attribution
     """Says who wants a directional order; agents that wish against each other trade inside first."""
     halted: bool = False
+    allowances: Mapping[str, Allowance] = field(default_factory=dict)
+    """What each agent's day still allows; the plan takes off what it asks for."""
     requote_after_ns: int = NS // 2
     """Least stamp time between two changes of a symbol's quotes; pulling them is never throttled."""
     cooldown_ns: int = NS
@@ -85,7 +98,7 @@ class Sheet:
         for order in live:
             self.orders.setdefault(order.place.symbol, []).append(order)
         rate = context.memory.rate_left(context.at, limits)
-        self._standing = Standing(safe.equity, context.halted, len(live), rate)
+        self._standing = Standing(safe.equity, context.halted, len(live), rate, allowances=context.allowances)
         self._cap = Decimal(repr(limits.position_cap)) * safe.equity
         self._collar = Decimal(repr(limits.price_collar))
         self._leg = 0
@@ -216,25 +229,58 @@ class Sheet:
         """Add a new order if the gate lets it pass; else its refusal."""
         reduce_only = side is Side.SELL and (self.context.halted or instrument.symbol in self.safe.reasons)
         order = Place(self._next_id(), instrument.symbol, side, quantity, price, time_in_force, post_only, reduce_only, shares)
+        order = self._afforded(instrument, order, price)
         if (refusal := gate(order, self.market, self.ledger, self.limits, self._standing)) is not None:
             self.refusals.append(refusal)
             return False
         self._standing.placed.append(order)
         self.commands.append(order)
-        self._take(instrument, side, quantity, price)
+        self._take(instrument, side, order.quantity, price)
+        self._spend(instrument, order, price)
         return True
 
     def amend(self, instrument: Instrument, old: Order, quantity: Decimal, price: Decimal) -> bool:
         """Replace `old` in one request. The new order passes the same gate; the old one counts until it is confirmed gone."""
         place = old.place
         new = Place(self._next_id(), place.symbol, place.side, quantity, price, post_only=place.post_only, shares=place.shares)
+        new = self._afforded(instrument, new, price, old)
+        quantity = new.quantity
         if (refusal := gate(new, self.market, self.ledger, self.limits, self._standing, old)) is not None:
             self.refusals.append(refusal)
             return False
         self._standing.placed.append(new)
         self.commands.append(Amend(place.order_id, new.order_id, place.symbol, place.side, quantity, price))
         self._take(instrument, place.side, quantity - (old.remaining if place.side is Side.SELL else ZERO), price)
+        self._spend(instrument, new, price, old)
         return True
+
+    def _afforded(self, instrument: Instrument, order: Place, price: Decimal, replaces: Order | None = None) -> Place:
+        """The order cut to what the budgets of those who want it allow; as it was where nothing legal would be left: the gate says why."""
+        allowances = self.context.allowances
+        if not allowances or not (parts := buyers(order)):
+            return order
+        rate, promised = expected_fee(order, instrument), promise(replaces, instrument) if replaces is not None else {}
+        value = order.quantity * price
+        for agent, part in parts.items():
+            if (left := allowances.get(agent)) is None:
+                continue
+            back, fee_back = promised.get(agent, (ZERO, ZERO))
+            if left.turnover is not None:
+                value = min(value, (left.turnover + back) / part)
+            if left.fees is not None and rate:
+                value = min(value, (left.fees + fee_back) / (part * rate))
+        quantity = instrument.round_quantity(max(value, ZERO) / price)
+        legal = quantity * price >= max(smallest_notional(instrument, price), self.least_notional)
+        return replace(order, quantity=quantity) if legal and quantity < order.quantity else order
+
+    def _spend(self, instrument: Instrument, order: Place, price: Decimal, replaces: Order | None = None) -> None:
+        """Take an order off the budgets of those who want it; an amended order's own promise comes back."""
+        value, rate = order.quantity * price, expected_fee(order, instrument)
+        promised = promise(replaces, instrument) if replaces is not None else {}
+        for agent, part in buyers(order).items() if self.context.allowances else ():
+            if (left := self.context.allowances.get(agent)) is not None:
+                back, fee_back = promised.get(agent, (ZERO, ZERO))
+                left.take(value * part - back, value * part * rate - fee_back)
 
     def _take(self, instrument: Instrument, side: Side, quantity: Decimal, price: Decimal) -> None:
         self._leg += 1
