@@ -59,8 +59,8 @@ class _Accounts:
     marks: Array
     quantity: Array
     cash: Array
-    fees: Array
-    """Paid so far, in any currency, in quote."""
+    costs: Array
+    """Fees of any currency and slippage, so far, in quote."""
     position: Array
     equity: float
 
@@ -174,7 +174,7 @@ class RewardBook:
             profit = _filled(row, after) if agent == MARKET_MAKING else _profit(row, after)
             weights = 0.5 * (before.quantity * before.marks + after.quantity * after.marks) / before.equity
             outcome = Outcome(
-                profit / before.equity, weights, returns, covariance.matrix, years, book, (after.fees - before.fees) / before.equity,
+                profit / before.equity, weights, returns, covariance.matrix, years, book, (after.costs - before.costs) / before.equity,
                 row.drawdown, row.views,
             )  # fmt: skip
             rewards = self.terms[agent].judge(outcome, remember=not faults)
@@ -255,7 +255,7 @@ def _accounts(
         np.array([float(marks[s]) if s in marks and marks[s] > 0 else np.nan for s in symbols]),
         np.array([float(line.quantity) for line in lines]),
         np.array([float(line.cash - fees) for line, fees in zip(lines, foreign, strict=True)]),
-        np.array([float(line.fees + fees) for line, fees in zip(lines, foreign, strict=True)]),
+        np.array([float(line.fees + line.slippage + fees) for line, fees in zip(lines, foreign, strict=True)]),
         np.array([float(ledger.position(s)) for s in symbols]),
         equity,
     )

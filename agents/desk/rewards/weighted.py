@@ -6,12 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.desk.rewards.exploration import ExplorationBonus
 from agents.desk.rewards.functions import Array, RewardFunctions
 from agents.desk.rewards.params import (
     COSTS,
     CVAR,
     DIFFERENTIAL_SHARPE,
     DRAWDOWN,
+    EXPLORATION,
     HYBRID,
     MOMENT_TERMS,
     NAMES,
@@ -48,16 +50,22 @@ class Outcome:
     """From the peak, at the beginning, [...]."""
     prediction: Array | float = 0.0
     """Signed confidence in [-1, 1] at the beginning."""
+    states: Array | None = None
+    """What was seen at the end, [..., n, size] or [..., size]; for an exploration bonus alone."""
 
 
 class WeightedReward:
     """`judge` turns outcomes into rewards, one after the other; `shape` are the leading dimensions of independent copies.
 
-    Symbols whose numbers are not finite get NaN, enter no running number, and are counted in `dropped`.
+    Symbols whose numbers are not finite get NaN, enter no running number, and are counted in `dropped`. The term `exploration` needs
+    a `bonus`, which environments give and nothing that trades does; raises ConfigError without.
     """
 
-    def __init__(self, params: RewardParams, terms: Mapping[str, float], shape: tuple[int, ...] = ()) -> None:
-        check_terms(terms, tuple(name for name in NAMES if name in _FORMULAS))
+    def __init__(
+        self, params: RewardParams, terms: Mapping[str, float], shape: tuple[int, ...] = (), bonus: ExplorationBonus | None = None
+    ) -> None:
+        check_terms(terms, tuple(name for name in NAMES if name != EXPLORATION or bonus is not None))
+        self._bonus = bonus
         self.functions, self.terms = RewardFunctions(params), {name: weight for name, weight in terms.items() if weight}
         self.shape = shape
         self._moments = next((name for name in MOMENT_TERMS if name in self.terms), None)
@@ -145,6 +153,14 @@ class WeightedReward:
     def _hybrid(self, o: Outcome) -> Array:
         return self.functions.hybrid(o.profit, o.returns, np.broadcast_to(o.prediction, o.profit.shape), o.years)
 
+    def _exploration(self, o: Outcome) -> Array:
+        if self._bonus is None or o.states is None:
+            return np.zeros(o.profit.shape)
+        novelty = self._bonus.bonus(o.states)
+        # One row of state for the whole portfolio: its bonus is shared, so that the symbols still add up to it.
+        per_symbol = novelty.shape == o.profit.shape
+        return novelty if per_symbol else np.broadcast_to(novelty[..., None] / o.profit.shape[-1], o.profit.shape)
+
 
 _FORMULAS: dict[str, Callable[[WeightedReward, Outcome], Array]] = {
     UTILITY: WeightedReward._utility,
@@ -155,6 +171,7 @@ _FORMULAS: dict[str, Callable[[WeightedReward, Outcome], Array]] = {
     DRAWDOWN: WeightedReward._drawdown,
     COSTS: WeightedReward._costs,
     HYBRID: WeightedReward._hybrid,
+    EXPLORATION: WeightedReward._exploration,
 }
 
 
@@ -170,6 +187,6 @@ def _finite(outcome: Outcome) -> tuple[Outcome, Flags]:
     kept = [np.where(known, array, 0.0) for array in (*arrays, *extra)]
     book = None if outcome.book is None else np.where(np.isfinite(outcome.book), outcome.book, 0.0)
     return (
-        Outcome(kept[0], kept[1], kept[2], outcome.covariance, outcome.years, book, kept[3], outcome.drawdown, kept[4]),
+        Outcome(kept[0], kept[1], kept[2], outcome.covariance, outcome.years, book, kept[3], outcome.drawdown, kept[4], outcome.states),
         known,
     )
