@@ -1,0 +1,1 @@
+"""The market as an environment to learn in: the engine's own rooms, one at a time or thousands of copies on bars."""

@@ -1,0 +1,325 @@
+"""Many copies of one account on the same candles, in arrays: project, trade at the next opening, pay, mark.
+
+The truth of a bar: what is decided at the close of bar t trades around the opening of bar t + `delay_bars` (0: at the close of t
+itself) and is marked at its close. Prices are exogenous, so any copy may hold anything at any bar; nothing that happens to one copy is seen by another.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.core.errors import ConfigError, DataError
+from agents.desk.limits import FLATTEN, NO_NEW_RISK, REDUCE, RUNGS, WARN, Limits
+from agents.environment.allocation import allocate
+from agents.market.features import DAY
+from agents.market.history import CandleHistory
+
+Floats = NDArray[Any]
+Flags = NDArray[np.bool_]
+Rows = NDArray[np.int64]
+
+LIMITS = Limits()
+"""The desk's own."""
+_WARN, _NO_NEW_RISK, _REDUCE, _FLATTEN = (RUNGS.index(rung) for rung in (WARN, NO_NEW_RISK, REDUCE, FLATTEN))
+
+
+@dataclass(frozen=True, slots=True)
+class VectorCosts:
+    """What a trade costs; the same words as in `agents.market.frictions`, as floats. Raises ConfigError out of range."""
+
+    fee_bps: float = 10.0
+    """Of notional: the first tier of a taker on the largest spot exchange."""
+    half_spread_bps: float = 1.0
+    impact: float = 0.0
+    """Coefficient of the square-root law, a fraction of price: `impact * sqrt(quantity / displayed)`."""
+    depth: float = 0.02
+    """Share of a candle's volume that is displayed on one side."""
+    participation: float | None = None
+    """Largest share of a candle's volume that one trade may take; the rest is not filled. None: no bound."""
+    min_notional: float = 0.0
+    """Trades below this many quote units are not sent, as an exchange would refuse them."""
+    funding: bool = False
+    """Whether longs pay a perpetual's funding; False takes its prices as spot."""
+
+    def __post_init__(self) -> None:
+        for name in ("fee_bps", "half_spread_bps", "impact", "min_notional"):
+            if not (np.isfinite(value := getattr(self, name)) and value >= 0):
+                raise ConfigError(f"costs.{name} is {value}: set a finite number that is at least 0")
+        if not 0 < self.depth <= 1:
+            raise ConfigError(f"costs.depth is {self.depth}: it is a share of volume, above 0 and at most 1")
+        if self.participation is not None and not 0 < self.participation <= 1:
+            raise ConfigError(f"costs.participation is {self.participation}: set a share above 0 and at most 1, or None")
+
+    @property
+    def rate(self) -> float:
+        """Cost of trading one unit of weight, without impact."""
+        return (self.fee_bps + self.half_spread_bps) * 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """One bar of E copies. Fractions are of the equity at the decision; arrays are good until the next step."""
+
+    profit: Floats
+    """[E, N] net of cost."""
+    cost: Floats
+    """[E, N] fees, spread and impact; funding where it is charged."""
+    equity: Floats
+    """[E] at the close of the bar."""
+    weights: Floats
+    """[E, N] at the close of the bar, of the equity there."""
+    turnover: Floats
+    """[E] notional traded at the opening."""
+    traded: Floats
+    """[E, N] signed: change of weight that was filled, at the decision's marks."""
+    safe: Floats
+    """[E, N] what the projection left of the wish."""
+
+
+class PortfolioKernel:
+    """E accounts over the bars of one history. `row` [E] is the bar at whose close each copy stands.
+
+    `cost_scale` [E] multiplies every cost of a copy, so that one run judges several. `settled` takes sells to be done before the
+    buys of the same bar; the default is the desk's law that a sell which has not filled frees no room.
+    """
+
+    def __init__(
+        self, history: CandleHistory, costs: VectorCosts = VectorCosts(), limits: Limits = LIMITS, copies: int = 1, *,
+        delay_bars: int = 1, settled: bool = False, cost_scale: Floats | None = None, dtype: type = np.float64,
+    ) -> None:  # fmt: skip
+        if copies < 1:
+            raise ConfigError(f"copies is {copies}: set at least 1")
+        if delay_bars < 0:
+            raise ConfigError(f"delay_bars is {delay_bars}: nothing is filled before it is decided; set 0 or more")
+        if len(history.times) < 2:
+            raise DataError("one candle is too few for a step: it takes the bar of the decision and the bar after it")
+        self.history, self.costs, self.limits = history, costs, limits
+        self.copies, self.delay_bars, self.settled, self.dtype = copies, delay_bars, settled, dtype
+        self.width = len(history.symbols)
+        self.cost_scale: Floats | None = None if cost_scale is None else np.asarray(cost_scale, dtype).reshape(copies, 1)
+        self._tolerance = 1e-12 if dtype is np.float64 else 1e-6
+        self._prices(history)
+        self._ladder = np.array([limits.drawdown_warn, limits.drawdown_stop, limits.drawdown_reduce, limits.drawdown_flatten])
+        self.row = np.zeros(copies, dtype=np.int64)
+        self.equity: Floats = np.ones(copies, dtype)
+        self.peak: Floats = np.ones(copies, dtype)
+        self.weights: Floats = np.zeros((copies, self.width), dtype)
+        self.rung = np.zeros(copies, dtype=np.int64)
+        self.bought: Floats = np.zeros(copies, dtype)
+        """Quote value of increases since the market day began."""
+        self._waiting: list[Floats] = []
+
+    def _prices(self, history: CandleHistory) -> None:
+        """What a bar does to a weight: `gap` from the last mark to its opening, `move` to its close, both 1 where unknown."""
+        marks = history.marks
+        before = np.vstack([np.full((1, self.width), np.nan), marks[:-1]])
+        known = history.listed & ~np.isnan(before)
+        self._gap: Floats = np.where(known, history.open / np.where(known, before, 1.0), 1.0).astype(self.dtype)
+        self._move: Floats = np.where(known, history.close / np.where(known, before, 1.0), 1.0).astype(self.dtype)
+        self._tradable = history.listed
+        self._always = bool(history.listed.all())
+        self._midnight = history.closings % DAY < history.length
+        value = np.where(history.listed, history.volume * history.open, 0.0)
+        self._volume: Floats = value.astype(self.dtype)
+        self._funding: Floats | None = None
+        if self.costs.funding:
+            if history.funding is None:
+                raise DataError("costs.funding is on, but the candles have no funding rates")
+            self._funding = np.nan_to_num(history.funding).astype(self.dtype)
+
+    # -- what a copy is ----------------------------------------------------------------------------------------------------
+
+    @property
+    def last_row(self) -> int:
+        """The last bar from whose close a step can be taken."""
+        return len(self.history.times) - 2
+
+    @property
+    def drawdown(self) -> Floats:
+        """[E] fall from the peak of marked equity."""
+        fallen: Floats = 1.0 - self.equity / self.peak
+        return fallen
+
+    def reset(
+        self, rows: Rows | int, equity: Floats | float = 1.0, drawdown: Floats | float = 0.0, weights: Floats | float = 0.0,
+        where: Flags | None = None,
+    ) -> None:  # fmt: skip
+        """Put copies (all, or those `where`) at the close of `rows` with an equity in quote, a drawdown and weights held.
+
+        Raises DataError for a row from which no step can be taken, ConfigError for weights that the account could not hold.
+        """
+        chosen = np.flatnonzero(np.ones(self.copies, bool) if where is None else where)
+        rows = np.broadcast_to(np.asarray(rows, np.int64), chosen.shape)
+        if len(rows) and (rows.min() < 0 or rows.max() > self.last_row):
+            raise DataError(f"a copy cannot start at bar {rows.min()} to {rows.max()}: give 0 to {self.last_row}")
+        held: Floats = np.broadcast_to(np.asarray(weights, self.dtype), (len(chosen), self.width))
+        if len(held) and not (np.isfinite(held).all() and held.min() >= 0 and held.sum(axis=1).max() <= 1 + 1e-6):
+            raise ConfigError("weights held at a reset must be finite, not negative, and at most 1 together: spot has no leverage")
+        self.row[chosen], self.weights[chosen], self.equity[chosen] = rows, held, equity
+        self.peak[chosen] = self.equity[chosen] / (1.0 - np.asarray(drawdown, self.dtype))
+        self.bought[chosen], self.rung[chosen] = 0.0, 0
+        self._climb(chosen)
+        for target in self._waiting:
+            target[chosen] = self.weights[chosen]
+
+    # -- one bar -----------------------------------------------------------------------------------------------------------
+
+    def step(self, target: Floats, gross_multiplier: Floats | float = 1.0) -> StepResult:
+        """Every copy wishes for `target` [E, N] weights at its close, and lives through its next bar.
+
+        Raises ConfigError for a wish that is not finite or asks for a short or leveraged book of more than rounding.
+        """
+        target = self._checked(target)
+        if self.delay_bars > 1:
+            target = self._delayed(target)
+        safe = self.project(target, gross_multiplier)
+        at = self.row + 1
+        gap, move = self._gap[at], self._move[at]
+        if self.delay_bars == 0:
+            gap = np.ones_like(gap)
+        traded = safe - self.weights
+        self._unfillable(traded, at)
+        amount = np.abs(traded) * gap
+        cost = self._cost(amount, at)
+        self._affordable(traded, amount, cost)
+        profit = self.weights * (move - 1.0) + traded * (move - gap) - cost
+        held = (self.weights + traded) * move
+        if self._funding is not None:
+            paid = held * self._funding[at]
+            profit -= paid
+            cost = cost + paid
+        growth = 1.0 + profit.sum(axis=1)
+        self.bought += np.maximum(traded, 0.0).sum(axis=1) * self.equity
+        self.equity = self.equity * growth
+        self.weights = held / growth[:, None]
+        self.row = at
+        self.bought[self._midnight[at]] = 0.0
+        np.maximum(self.peak, self.equity, out=self.peak)
+        self._climb()
+        return StepResult(profit, cost, self.equity, self.weights, amount.sum(axis=1), traded, safe)
+
+    def project(self, target: Floats, gross_multiplier: Floats | float = 1.0) -> Floats:
+        """What the limits and the drawdown ladder leave of a wish for `target` [E, N], by `agents.desk.program`'s objective."""
+        limits, rung = self.limits, self.rung
+        multiplier = np.clip(gross_multiplier, 0.0, 1.0) * np.ones(self.copies, self.dtype)
+        multiplier[rung == _REDUCE] *= limits.reduced_gross
+        multiplier[rung == _FLATTEN] = 0.0
+        total = np.minimum(np.minimum(1.0 - limits.cash_buffer, limits.gross * multiplier), limits.net)
+        ceiling = np.full_like(self.weights, limits.position_cap)
+        ceiling[rung == _FLATTEN] = 0.0
+        closed = (rung >= _NO_NEW_RISK)[:, None]
+        if not self._always:
+            closed = closed | ~self._tradable[self.row]
+        if closed.any():
+            ceiling = np.where(closed, np.minimum(ceiling, self.weights), ceiling)
+        room = np.maximum(limits.turnover_day - self.bought / self.equity, 0.0)
+        cost: Floats | float = self.costs.fee_bps * 1e-4 if limits.turnover_cost_bps is None else limits.turnover_cost_bps * 1e-4
+        if self.cost_scale is not None and limits.turnover_cost_bps is None:
+            cost = cost * self.cost_scale
+        return allocate(
+            target, self.weights, ceiling, np.asarray(cost, self.dtype), room.astype(self.dtype), total.astype(self.dtype),
+            limits.tracking, self.settled, self._tolerance,
+        )  # fmt: skip
+
+    def _checked(self, target: Floats) -> Floats:
+        target = np.asarray(target, self.dtype)
+        if target.shape != self.weights.shape:
+            raise ConfigError(f"target weights have shape {target.shape}: give {self.weights.shape}, copies by symbols")
+        if not np.isfinite(target).all():
+            copy, column = np.argwhere(~np.isfinite(target))[0].tolist()
+            raise ConfigError(f"the target weight of {self.history.symbols[column]} in copy {copy} is {target[copy, column]}")
+        return target
+
+    def _delayed(self, target: Floats) -> Floats:
+        """The wish of `delay_bars` - 1 bars ago; while there is none, to stay as it is."""
+        while len(self._waiting) < self.delay_bars - 1:
+            self._waiting.append(self.weights.copy())
+        self._waiting.append(target.copy())
+        return self._waiting.pop(0)
+
+    def _unfillable(self, traded: Floats, at: Rows) -> None:
+        """Take out of `traded` what the bar cannot fill: no candle, too small for an order, more than its share of volume."""
+        if not self._always:
+            traded *= self._tradable[at if self.delay_bars else self.row]
+        if self.costs.min_notional > 0:
+            traded *= np.abs(traded) * self.equity[:, None] >= self.costs.min_notional
+        if self.costs.participation is not None:
+            bound = self.costs.participation * self._volume[at] / self.equity[:, None]
+            np.clip(traded, -bound, bound, out=traded)
+
+    def _cost(self, amount: Floats, at: Rows) -> Floats:
+        """Fees, spread and impact of notionals `amount` [E, N]."""
+        rate: Floats | float = self.costs.rate
+        if self.costs.impact > 0:
+            displayed = np.maximum(self.costs.depth * self._volume[at], 1e-12)
+            rate = rate + self.costs.impact * np.sqrt(amount * self.equity[:, None] / displayed)
+        cost: Floats = amount * rate
+        return cost if self.cost_scale is None else cost * self.cost_scale
+
+    def _affordable(self, traded: Floats, amount: Floats, cost: Floats) -> None:
+        """Buys never spend more than the cash and the proceeds of the sells: an opening far above the mark cuts them."""
+        buys = np.where(traded > 0, amount + cost, 0.0).sum(axis=1)
+        cash = 1.0 - self.weights.sum(axis=1) + np.where(traded < 0, amount - cost, 0.0).sum(axis=1)
+        short = np.flatnonzero(buys > np.maximum(cash, 0.0))
+        if len(short):
+            share = (np.maximum(cash[short], 0.0) / buys[short])[:, None]
+            for values in (traded, amount, cost):
+                values[short] = np.where(traded[short] > 0, share, 1.0) * values[short]
+
+    def _climb(self, chosen: NDArray[np.intp] | slice = slice(None)) -> None:
+        """The drawdown ladder, latched as `RiskState.mark` does it."""
+        fallen = 1.0 - self.equity[chosen] / self.peak[chosen]
+        rung = self.rung[chosen]
+        if not rung.any() and fallen.max(initial=0.0) < self._ladder[0]:
+            return
+        reached = np.searchsorted(self._ladder, fallen, side="right")
+        free = (reached == 0) | (rung <= _WARN) | (reached > rung)
+        self.rung[chosen] = np.where((rung != _FLATTEN) & free, reached, rung)
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What a path of wishes made of one account, or of K at once. Rows are bars; the first is the start, before any trade."""
+
+    times: Rows
+    """int64 [T]: closings, ns UTC."""
+    equity: Floats
+    """[T] or [T, K], 1 at the start."""
+    weights: Floats
+    """[T, N] or [T, K, N] held at each close."""
+    cost: Floats
+    """[T] or [T, K]: cost paid during each bar, as a fraction of the equity before it."""
+    turnover: Floats
+    """[T] or [T, K]: notional traded during each bar, likewise."""
+
+    @property
+    def returns(self) -> Floats:
+        """Simple returns of each bar after the first, [T - 1] or [T - 1, K]."""
+        result: Floats = self.equity[1:] / self.equity[:-1] - 1.0
+        return result
+
+
+def simulate(kernel: PortfolioKernel, path: Floats, start: int = 0) -> Curve:
+    """Play wishes `path` [T, N] (or [T, K, N], one for each of the kernel's K copies) from the close of bar `start` on.
+
+    path[i] is wished at the close of bar start + i. Every copy starts in cash with equity 1, but with `min_notional`, impact or
+    participation set give the kernel's costs in units of that equity.
+    """
+    steps = min(len(path), kernel.last_row + 1 - start)
+    if steps < 1:
+        raise DataError(f"no bar follows bar {start}: the path cannot start there")
+    shape = (steps + 1, kernel.copies)
+    equity, cost, turnover = np.ones(shape), np.zeros(shape), np.zeros(shape)
+    weights = np.zeros((*shape, kernel.width))
+    kernel.reset(start)
+    for number in range(steps):
+        target = path[number] if path.ndim == 3 else np.broadcast_to(path[number], kernel.weights.shape)
+        result = kernel.step(target)
+        equity[number + 1], weights[number + 1] = result.equity, result.weights
+        cost[number + 1], turnover[number + 1] = result.cost.sum(axis=1), result.turnover
+    times = kernel.history.closings[start : start + steps + 1]
+    if kernel.copies == 1 and path.ndim == 2:
+        equity, weights, cost, turnover = equity[:, 0], weights[:, 0], cost[:, 0], turnover[:, 0]
+    return Curve(times, equity, weights, cost, turnover)
