@@ -62,6 +62,14 @@ Background = Callable[[Callable[[], None]], Awaitable[None]]
 Watcher = Callable[[], Coroutine[Any, Any, None]]
 
 
+async def _at_once() -> None:
+    """Nobody has to be waited for."""
+
+
+def _nobody(event: Event, effects: Effects) -> None:
+    """Nobody is told."""
+
+
 async def inline(work: Callable[[], None]) -> None:
     """Do it here and now, for loops that have no threads beside them."""
     work()
@@ -96,6 +104,10 @@ class Parts:
     stop: asyncio.Event
     watchers: list[Watcher] = field(default_factory=list)
     ending: Ending = Ending()
+    mirror: Callable[[Event, Effects], None] = _nobody
+    """Told of every fact and of what came of it, after the orders have left; returns at once."""
+    farewell: Callable[[], Awaitable[None]] = _at_once
+    """Gives those who mirror outward a moment for what is still to be told."""
     emergency: Callable[[], Record] = _no_emergency
     """Opens the record that works when the disk is full."""
     feed_ended: bool = False
@@ -120,6 +132,7 @@ async def run(parts: Parts, duration: float | None, show: Callable[[dict[str, An
             parts.door.close()
             await driver
             await parts.learner.stop(LEARNER_STOP_S)
+            await parts.farewell()
             for task in beside:
                 task.cancel()
     except BaseExceptionGroup as errors:
@@ -191,6 +204,7 @@ def _require_affordable(parts: Parts, instrument: Instrument, price: Decimal | N
 async def _guarded_drive(parts: Parts) -> None:
     def tell(event: Event, effects: Effects) -> None:
         parts.status.tell(event, effects)
+        parts.mirror(event, effects)
         if effects.decision is not None and not parts.status.ready:
             parts.status.ready = True
             log.info("ready", session=parts.journal.name)

@@ -36,6 +36,7 @@ from daemon.latch import Latch
 from daemon.learner import LearnerClient, NoLearner
 from daemon.marketplace import account_of, feed_of, options_of, origin_of, rehearsing, simulated_fees, symbols_of
 from daemon.operating import Operator
+from daemon.outlets import outlets_of
 from daemon.publish.http import Bounds, serve
 from daemon.reconciling import Reconciler
 from daemon.recording import tape_feed
@@ -200,6 +201,9 @@ async def _compose(settings: Settings, options: ExchangeOptions, server: Rehears
     stop, latch, emergency = asyncio.Event(), Latch(folder), EmergencyRecord(folder)
     operator = Operator(door, latch, status, stop)
     watchers: list[Watcher] = [_ending(server, stop), _settle_memory, partial(operator.listen, folder)]
+    outlets = outlets_of(settings, journal.name, operator, status.snapshot)
+    status.details["outlets"] = outlets.status
+    watchers += [outlet.run for outlet in outlets.by_name.values()]
     if settings.mode == "live" and settings.safety.watchdog_s:
         charge = Charge(
             options, settings.instance, journal.epoch, symbols, folder, settings.safety.watchdog_s, capabilities=settings.exchange.capabilities
@@ -219,7 +223,8 @@ async def _compose(settings: Settings, options: ExchangeOptions, server: Rehears
     log.info("session", session=journal.name, **labels, symbols=list(symbols), state=str(folder))
     return Parts(
         folder, door, engine, journal, venue, learner, status, latch, opened, stop,
-        watchers=watchers, ending=_how_to_end(settings), emergency=in_an_emergency, background=asyncio.to_thread,
+        watchers=watchers, ending=_how_to_end(settings), mirror=outlets.mirror.tell, farewell=outlets.farewell,
+        emergency=in_an_emergency, background=asyncio.to_thread,
     )  # fmt: skip
 
 

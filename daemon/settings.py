@@ -21,8 +21,10 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False, max_digits=30)]
 
-SECRETS = ("api_key", "secret", "password")
-"""Fields of section `exchange` that never come from a configuration file."""
+KEYS = ("api_key", "secret", "password")
+"""What opens an account; read only in a mode that may hold it."""
+SECRETS = {"exchange": KEYS, "redis": ("password",), "mqtt": ("password", "token")}
+"""By section the fields that never come from a configuration file."""
 SPOT_SYMBOL = re.compile(r"[A-Z0-9]{1,20}/[A-Z0-9]{1,20}")
 
 
@@ -325,6 +327,45 @@ class Http(Section):
         return value
 
 
+class Redis(Section):
+    """A mirror of what happens: streams and hashes under `quartet:{instance}:`. Never asked to decide."""
+
+    url: str | None = Field(None, description="redis:// or rediss:// (TLS) address of a Redis 7, such as redis://127.0.0.1:6379; off where not set.")
+    username: str | None = Field(None, description="The ACL user; `default` where not set.")
+    password: SecretStr | None = Field(None, description="Its password; from the environment or a file only.")
+    ca_file: Path | None = Field(None, description="Certificates (PEM) to trust in place of the system's own.")
+    stream_length: int = Field(10_000, ge=100, le=10_000_000, description="Entries kept of each stream.")
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None and (parts := urlsplit(value)) and (parts.scheme not in ("redis", "rediss") or not parts.hostname):
+            raise ValueError(f"{value!r} is no address of a Redis; write redis://HOST:PORT, or rediss://HOST:PORT for TLS")
+        if value is not None and urlsplit(value).password:
+            raise ValueError("an address must not carry a password; give it by redis.password")
+        return value
+
+
+class Mqtt(Section):
+    """A mirror of what happens under `{namespace}/{instance}/`, and the operator's words from there."""
+
+    host: str | None = Field(None, description="The broker's host name or address; off where not set.")
+    port: int = Field(1883, ge=1, le=65_535, description="The broker's port: 1883, and 8883 for TLS, by custom.")
+    namespace: str = Field("quartet", pattern="^[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64})*$", description="First part of every topic; no wildcards.")
+    username: str | None = Field(None, description="The broker's user.")
+    password: SecretStr | None = Field(None, description="Its password; from the environment or a file only.")
+    tls: bool = Field(False, description="Whether the connection is encrypted.")
+    ca_file: Path | None = Field(None, description="Certificates (PEM) to trust in place of the system's own.")
+    commands: bool = Field(False, description="Whether halt, resume, flatten, cancel-all and status are taken from the broker.")
+    token: SecretStr | None = Field(None, description="What each word must carry as its token, besides what the broker asks.")
+
+    @model_validator(mode="after")
+    def _somebody(self) -> "Mqtt":
+        if self.commands and self.host is not None and self.username is None and self.token is None:
+            raise ValueError("commands are on, and nobody is asked who he is: set mqtt.username and mqtt.password, or mqtt.token")
+        return self
+
+
 class Log(Section):
     """What is said on standard error."""
 
@@ -353,6 +394,8 @@ class Settings(BaseSettings):
     feed: Feed = Field(Feed(), description="Market data: how much, and when it is too old.")
     journal: Journal = Field(Journal(), description="The durable record.")
     http: Http = Field(Http(), description="Health and metrics.")
+    redis: Redis = Field(Redis(), description="Mirror into Redis.")
+    mqtt: Mqtt = Field(Mqtt(), description="Mirror to an MQTT broker, and words from there.")
     log: Log = Field(Log(), description="What is said on standard error.")
 
     @model_validator(mode="after")
@@ -381,9 +424,9 @@ class Settings(BaseSettings):
 
     def public(self) -> dict[str, Any]:
         """The tree as plain JSON values, secrets left out: for the journal, `show-config` and people."""
-        return self.model_dump(mode="json", exclude={"exchange": set(SECRETS)})
+        return self.model_dump(mode="json", exclude={section: set(names) for section, names in SECRETS.items()})
 
     def secrets(self) -> tuple[str, ...]:
         """The secret values held, for the redactor of the log."""
-        held = (getattr(self.exchange, name) for name in SECRETS)
+        held = (getattr(getattr(self, section), name) for section, names in SECRETS.items() for name in names)
         return tuple(value.get_secret_value() for value in held if value is not None)

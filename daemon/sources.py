@@ -3,7 +3,7 @@
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import InitSettingsSource
 
 from agents.core.errors import ConfigError
-from daemon.settings import SECRETS, Settings
+from daemon.settings import KEYS, SECRETS, Settings
 
 Tree = dict[str, Any]
 
@@ -54,8 +54,9 @@ def load(config: Path | None, flags: Mapping[str, Any], environ: Mapping[str, st
     file = config if config is not None else DEFAULT_FILE if DEFAULT_FILE.is_file() else None
     layers = {"the command line": dict(flags), "the environment": _environment(environ), str(file): _file(file) if file else {}}
     settings = _build(layers)
-    if settings.may_hold_keys and (held := _secrets(environ, secrets_folder)):
-        settings = _build({**layers, "the secrets": {"exchange": held}})
+    keys = set() if settings.may_hold_keys else {("exchange", name) for name in KEYS}
+    if held := _secrets(environ, secrets_folder, keys):
+        settings = _build({**layers, "the secrets": held})
     return settings
 
 
@@ -84,11 +85,11 @@ def _file(path: Path) -> Tree:
         return {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: must hold sections, such as exchange: and risk:, and holds a {type(tree).__name__}")
-    for name in SECRETS:
-        if isinstance(tree.get("exchange"), dict) and tree["exchange"].get(name) is not None:
+    for section, name in _NAMES:
+        if isinstance(tree.get(section), dict) and tree[section].get(name) is not None:
             raise ConfigError(
-                f"{path}: exchange.{name} is a secret and must not stand in a file that is shared; give it as"
-                f" {_variable('exchange', name)}, or its file as {_variable('exchange', name)}_FILE"
+                f"{path}: {section}.{name} is a secret and must not stand in a file that is shared; give it as"
+                f" {_variable(section, name)}, or its file as {_variable(section, name)}_FILE"
             )
     return {str(key): value for key, value in tree.items() if value is not None}
 
@@ -97,7 +98,8 @@ def _variable(*path: object) -> str:
     return PREFIX + "__".join(str(part).upper() for part in path)
 
 
-_SECRET_VARIABLES = {_variable("exchange", name) + suffix for name in SECRETS for suffix in ("", "_FILE")}
+_NAMES = tuple((section, name) for section, names in SECRETS.items() for name in names)
+_SECRET_VARIABLES = {_variable(section, name) + suffix for section, name in _NAMES for suffix in ("", "_FILE")}
 
 
 def assign(tree: Tree, name: str, value: object, source: str) -> None:
@@ -129,20 +131,22 @@ def _value(source: str, text: str) -> object:
     return None if text.lower() == "null" else text
 
 
-def _secrets(environ: Mapping[str, str], docker: Path) -> Tree:
-    """Each secret from the first of: its variable, the file its `_FILE` variable names, systemd's and Docker's folders."""
+def _secrets(environ: Mapping[str, str], docker: Path, but: Set[tuple[str, str]]) -> Tree:
+    """Each secret from the first of: its variable, the file its `_FILE` variable names, systemd's and Docker's folders; none of `but`."""
     found: Tree = {}
-    for name in SECRETS:
-        variable = _variable("exchange", name)
+    for section, name in _NAMES:
+        if (section, name) in but:
+            continue
+        variable = _variable(section, name)
         if environ.get(variable):
-            found[name] = environ[variable]
+            found.setdefault(section, {})[name] = environ[variable]
             continue
         given = environ.get(f"{variable}_FILE")
         folders = [Path(environ["CREDENTIALS_DIRECTORY"])] if environ.get("CREDENTIALS_DIRECTORY") else []
-        files = [Path(given)] if given else [folder / f"exchange_{name}" for folder in (*folders, docker)]
+        files = [Path(given)] if given else [folder / f"{section}_{name}" for folder in (*folders, docker)]
         path = next((file for file in files if file.is_file()), Path(given) if given else None)
         if path is not None:
-            found[name] = _read_secret(path, f"{variable}_FILE" if given else f"the secret exchange_{name}")
+            found.setdefault(section, {})[name] = _read_secret(path, f"{variable}_FILE" if given else f"the secret {section}_{name}")
     return found
 
 

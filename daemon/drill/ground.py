@@ -20,7 +20,7 @@ from agents.core.errors import TradingError
 from agents.core.orders import is_ours
 from daemon.control import ask
 from daemon.errors import TimedOut
-from daemon.settings import SECRETS, Settings
+from daemon.settings import KEYS, Settings
 from daemon.venues.client import Exchange
 from daemon.venues.throttle import Throttle
 from daemon.watchdog import is_protective
@@ -56,11 +56,12 @@ class Ground:
         told = self.settings.public()
         told |= {"instance": INSTANCE, "state_dir": str(self.state)}
         told["http"] = {**told["http"], "port": "off"}
+        told["redis"], told["mqtt"] = {"url": None}, {"host": None}  # a drill is nobody's news
         told["safety"] = {**told["safety"], **safety}
         config = self.folder / "config.yaml"
         config.write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("QUARTET__")}
-        for name in SECRETS:
+        for name in KEYS:
             if (secret := getattr(self.settings.exchange, name)) is not None:
                 environment[f"QUARTET__EXCHANGE__{name.upper()}"] = secret.get_secret_value()
         with (self.folder / f"daemon-{self.starts}.log").open("wb") as words:

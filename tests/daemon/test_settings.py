@@ -1,4 +1,5 @@
 import json
+import re
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +13,8 @@ from pydantic import SecretStr, ValidationError
 
 from agents.core.errors import ConfigError
 from agents.desk.limits import Limits
-from daemon.settings import SECRETS, Risk, Settings, known_exchanges
+from daemon.settings import KEYS as KEY_NAMES
+from daemon.settings import Risk, Settings, known_exchanges
 from daemon.sources import load
 
 ROOT = Path(__file__).parents[2]
@@ -173,7 +175,7 @@ KEYS = {f"QUARTET__EXCHANGE__{name}": f"value-of-{name}" for name in ("API_KEY",
 
 def test_keys_are_read_in_live_mode_only(tmp_path):
     paper = load(given_file(tmp_path, ""), {}, KEYS, tmp_path)
-    assert [getattr(paper.exchange, name) for name in SECRETS] == [None, None, None]
+    assert [getattr(paper.exchange, name) for name in KEY_NAMES] == [None, None, None]
     assert "value-of" not in repr(vars(paper))
     live = load(given_file(tmp_path, ""), {"mode": "live"}, KEYS, tmp_path)
     assert live.secrets() == ("value-of-API_KEY", "value-of-SECRET", "value-of-PASSWORD")
@@ -183,7 +185,7 @@ def test_keys_come_from_variables_before_files_before_the_platform(tmp_path):
     named, systemd, docker = tmp_path / "named", tmp_path / "systemd", tmp_path / "docker"
     for folder in (systemd, docker):
         folder.mkdir()
-        for name in SECRETS:
+        for name in KEY_NAMES:
             (folder / f"exchange_{name}").write_text(f"{folder.name}-{name}\n")
     (systemd / "exchange_password").unlink()
     named.write_text(" from-named \n")
@@ -210,6 +212,32 @@ def test_secrets_show_nowhere(tmp_path):
     assert "value-of" not in shown
 
 
+def test_secrets_of_outlets_are_read_in_every_mode_and_never_from_a_file(tmp_path):
+    given = {"QUARTET__REDIS__PASSWORD": "value-of-redis", "QUARTET__MQTT__TOKEN": "value-of-token"}
+    settings = load(given_file(tmp_path, ""), {}, given, tmp_path)
+    assert settings.secrets() == ("value-of-redis", "value-of-token")
+    assert "value-of" not in repr(settings) + json.dumps(settings.public())
+    with pytest.raises(ConfigError, match=r"redis.password is a secret .* QUARTET__REDIS__PASSWORD_FILE"):
+        load(given_file(tmp_path, "redis: {password: x}"), {}, {}, tmp_path)
+    with pytest.raises(ConfigError, match=r"redis\.password"):
+        load(given_file(tmp_path, "redis: {url: 'redis://:secret@127.0.0.1'}"), {}, {}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("redis: {url: 'http://x'}", "redis://HOST:PORT"),
+        ("mqtt: {namespace: 'a/#'}", "mqtt.namespace"),
+        ("mqtt: {namespace: 'a/+/b'}", "mqtt.namespace"),
+        ("instance: 'a+'", "instance"),
+        ("mqtt: {host: broker, commands: true}", "mqtt.token"),
+    ],
+)
+def test_outlets_that_cannot_be_are_refused(tmp_path, text, sentence):
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        loaded(tmp_path, text)
+
+
 def test_the_tree_is_frozen():
     settings = Settings()
     with pytest.raises(ValidationError):
@@ -224,7 +252,7 @@ def test_public_is_itself_a_configuration(tmp_path):
 
 def test_no_setting_is_dead():
     """Each leaf is read by the code that makes objects of settings."""
-    code = "".join((ROOT / "daemon" / f"{name}.py").read_text() for name in ("session", "marketplace", "wiring", "offline", "cli/app", "cli/care"))
+    code = "".join((ROOT / "daemon" / f"{name}.py").read_text() for name in ("session", "marketplace", "wiring", "offline", "outlets", "cli/app", "cli/care"))
     leaves = [(section, name) for section, field in Settings.model_fields.items() for name in getattr(field.annotation, "model_fields", {})]
     assert [f"{section}.{name}" for section, name in leaves if f".{name}" not in code] == []
 

@@ -1,0 +1,68 @@
+"""Settings to the outlets of a session: what mirrors outward, each with an outbox of its own. Knows no mode."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import SecretStr
+
+from daemon.mirror import Mirror
+from daemon.operating import Operator
+from daemon.publish.mqtt import MqttMirror, MqttOptions, Words
+from daemon.publish.outbox import Outbox
+from daemon.publish.outlet import Outlet, Service
+from daemon.publish.redis import RedisMirror, RedisOptions
+from daemon.settings import Settings
+
+LAST_WORDS_S = 2.0
+"""How long the end of a session waits for what is still to be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlets:
+    """All outlets of one session, by name."""
+
+    by_name: Mapping[str, Outlet]
+    mirror: Mirror
+
+    def status(self) -> dict[str, Any]:
+        """Plain JSON values, by outlet."""
+        return {name: outlet.status for name, outlet in self.by_name.items()}
+
+    async def farewell(self) -> None:
+        """Wait until the outlets that are up have told everything, for a while."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                while any(outlet.status["up"] and outlet.status["depth"] for outlet in self.by_name.values()):
+                    await asyncio.sleep(0.02)
+
+
+def outlets_of(settings: Settings, session: str, operator: Operator, snapshot: Callable[[], Mapping[str, Any]]) -> Outlets:
+    """The outlets that are configured; none is dialled yet."""
+    services: list[Service] = []
+    redis, mqtt = settings.redis, settings.mqtt
+    if redis.url is not None:
+        services.append(
+            RedisMirror(
+                RedisOptions(
+                    redis.url, settings.instance, session, redis.username, _plain(redis.password),
+                    None if redis.ca_file is None else str(redis.ca_file), redis.stream_length,
+                ),
+                snapshot,
+            )
+        )  # fmt: skip
+    if mqtt.host is not None:
+        options = MqttOptions(
+            mqtt.host, mqtt.port, mqtt.namespace, settings.instance, session, mqtt.username, _plain(mqtt.password), mqtt.tls,
+            mqtt.ca_file, mqtt.commands, _plain(mqtt.token),
+        )  # fmt: skip
+        services.append(MqttMirror(options, Words(operator.answers, options.token), snapshot))
+    outboxes = [Outbox() for _ in services]
+    outlets = {service.name: Outlet(service, outbox) for service, outbox in zip(services, outboxes, strict=True)}
+    return Outlets(outlets, Mirror(outboxes))
+
+
+def _plain(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
