@@ -19,6 +19,8 @@ from torch import Tensor
 from agents.core.errors import ModelError
 
 CURRENT, PREVIOUS = "checkpoint.json", "previous.json"
+_DIGEST = 64
+"""Characters of the names that are ours to remove."""
 
 
 def save(folder: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> str:
@@ -26,13 +28,13 @@ def save(folder: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
     digest = hashlib.sha256(data).hexdigest()
-    _write(folder / f"{digest}.safetensors", data)
+    write(folder / f"{digest}.safetensors", data)
     body = {"tensors": digest, "meta": meta}
     record = json.dumps({"sha256": _digest(body), **body}, indent=1).encode()
     current = folder / CURRENT
     if _named(current):
-        _write(folder / PREVIOUS, current.read_bytes())
-    _write(current, record)
+        write(folder / PREVIOUS, current.read_bytes())
+    write(current, record)
     _sweep(folder)
     return digest
 
@@ -94,7 +96,8 @@ def _digest(body: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def _write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes) -> None:
+    """A whole file or none: temp + fsync + rename. Raises OSError, and then what was there before stands."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as file:
@@ -116,5 +119,5 @@ def _sweep(folder: Path) -> None:
     """Remove tensors that neither record names, and what an interrupted save left."""
     named = {_named(folder / CURRENT), _named(folder / PREVIOUS)}
     for file in (*folder.glob("*.safetensors"), *folder.glob("*.tmp")):
-        if file.suffix == ".tmp" or file.stem not in named:
+        if file.suffix == ".tmp" or (len(file.stem) == _DIGEST and file.stem not in named):
             file.unlink()

@@ -90,8 +90,8 @@ class Published:
 
 
 class Learner:
-    """All agents' learning. With a `directory` it resumes what lies there and keeps rings and checkpoints in it; `products`
-    says which libraries multiply.
+    """All agents' learning. With a `directory` it resumes what lies there and keeps rings and checkpoints in it, or without
+    `keep_rows` the checkpoints alone; `products` says which libraries multiply.
 
     Raises SpecMismatch when files there were made for other specs or sizes, ModelError when no checkpoint is sound.
     """
@@ -105,9 +105,11 @@ class Learner:
         spec: str | None = None,
         products: Products | None = None,
         offline: Mapping[str, ReplayBuffer] | None = None,
+        *,
+        keep_rows: bool = True,
     ) -> None:
         self.specs = {one.name: one for one in specs}
-        self.config, self.directory = config or LearnerConfig(), directory
+        self.config, self.directory, self._keep_rows = config or LearnerConfig(), directory, keep_rows
         self.spec = hashlib.sha256(repr(sorted(self.specs.items())).encode()).hexdigest() if spec is None else spec
         self.rng = np.random.default_rng(seed)
         self.offline = dict(offline or {})
@@ -123,6 +125,8 @@ class Learner:
         """By agent what the last look found: share of dormant units, effective rank, saturation, entropy."""
         self._published = {name: prior(self._weights(name)) for name in self.agents}
         self.rings = {one.name: self._ring(one) for one in specs}
+        self._granted = dict.fromkeys(self.agents, 0)
+        """Updates by agent that were allowed besides what its rows allow."""
         self._seen = dict.fromkeys(self.agents, 0)
         """How many rows of each ring its scale has seen."""
         self._seen_offline: dict[str, str] = {}
@@ -146,7 +150,7 @@ class Learner:
         return self.config.options.get(agent, Options())
 
     def _ring(self, spec: AgentSpec) -> ReplayBuffer:
-        path = None if self.directory is None else self.directory / f"{spec.name}.ring"
+        path = self.directory / f"{spec.name}.ring" if self.directory is not None and self._keep_rows else None
         given = spec.state_dim, spec.action_dim, self.config.replay_buffer_size, path, f"{self.spec}|{spec.hash}"
         options = self._options(spec.name)
         if not options.prioritized_replay:
@@ -166,8 +170,14 @@ class Learner:
     @property
     def behind(self) -> int:
         """Updates that may be taken and were not yet, over all agents."""
-        allowed = {name: int(self.config.updates_per_row * ring.learnable) for name, ring in self.rings.items()}
-        return sum(max(allowed[name] - sac.updates, 0) for name, sac in self.agents.items() if self._may_update(name))
+        return sum(max(int(self._allowed(name)) - sac.updates, 0) for name, sac in self.agents.items() if self._may_update(name))
+
+    def _allowed(self, name: str) -> float:
+        return self.config.updates_per_row * self.rings[name].learnable + self._granted[name]
+
+    def allow(self, agent: str, updates: int) -> None:
+        """Let an agent take so many updates besides those that its rows allow: for pre-training on rows that are all there is."""
+        self._granted[agent] += max(0, math.ceil(self.agents[agent].updates + updates - self._allowed(agent)))
 
     def add(self, agent: str, *columns: Any) -> int:
         """Append transitions: state, action, reward, next_state, done, elapsed, time, version, quarantined, as `ReplayBuffer.add` takes them.
@@ -178,6 +188,12 @@ class Learner:
             raise SpecMismatch(f"no agent named {agent!r}; known are {', '.join(self.rings)}")
         count = self.rings[agent].add(*columns)
         self._measure(agent)
+        return count
+
+    def restore(self, agent: str, *columns: Any) -> int:
+        """Append rows that this learner had seen before it was saved: they are in its checkpoint's scales already. Raises as `add`."""
+        count = self.rings[agent].add(*columns)
+        self._seen[agent] = self.rings[agent].committed
         return count
 
     def _measure(self, agent: str) -> None:
@@ -208,9 +224,7 @@ class Learner:
         return infos or None
 
     def _may_update(self, name: str) -> bool:
-        ring = self.rings[name]
-        limit = self.config.updates_per_row * ring.learnable
-        return ring.usable >= self.config.minimum_rows and self.agents[name].updates + 1 <= limit
+        return self.rings[name].usable >= self.config.minimum_rows and self.agents[name].updates + 1 <= self._allowed(name)
 
     def _update(self, name: str) -> dict[str, float]:
         sac = self.agents[name]
@@ -269,9 +283,10 @@ class Learner:
         payload = self.payload()
         return Published(self.version, payload, hashlib.sha256(payload).hexdigest(), drift)
 
-    def payload(self) -> bytes:
-        """The last published actors as safetensors bytes; equal weights and version give equal bytes."""
-        named = {f"{agent}.{name}": tensor for agent, tensors in self._published.items() for name, tensor in tensors.items()}
+    def payload(self, *, newest: bool = False) -> bytes:
+        """The last published actors, or the `newest` whether published or not, as safetensors bytes; equal ones give equal bytes."""
+        actors = {agent: self._weights(agent) for agent in self.agents} if newest else self._published
+        named = {f"{agent}.{name}": tensor for agent, tensors in actors.items() for name, tensor in tensors.items()}
         return safetensors.torch.save(named, {FORMAT: json.dumps({"version": self.version, "spec": self.spec})})
 
     def _candidate(self, name: str) -> tuple[Weights, float]:
@@ -312,6 +327,7 @@ class Learner:
             "version": self.version,
             "updates": {name: sac.updates for name, sac in self.agents.items()},
             "seen": self._seen,
+            "granted": self._granted,
             "seen_offline": self._seen_offline,
             "rng": self.rng.bit_generator.state,
         }
@@ -329,6 +345,7 @@ class Learner:
             sac.updates, self._published[name] = int(meta["updates"][name]), apart["published."]
             self._seen[name] = min(int(meta.get("seen", {}).get(name, self.scales[name].count)), self.rings[name].committed)
         self._seen_offline = dict(meta.get("seen_offline", {}))
+        self._granted |= meta.get("granted", {})
         self.version = int(meta["version"])
         self.rng.bit_generator.state = meta["rng"]
 
