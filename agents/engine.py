@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+import numpy as np
+import numpy.typing as npt
+
 from agents.core.errors import ModelError, NotFinite
 from agents.core.events import (
     MARKET_EVENTS,
@@ -27,10 +30,10 @@ from agents.core.ledger import Ledger
 from agents.core.orders import Cancel, Command, OrderState
 from agents.desk import safety
 from agents.desk.attribution import Attribution
-from agents.desk.cadence import Cadence
+from agents.desk.cadence import Cadence, Day
 from agents.desk.coordinator import coordinate
 from agents.desk.council import Council
-from agents.desk.decision import NOTHING, Decision, Effects, EngineConfig
+from agents.desk.decision import NOTHING, Decision, Effects, EngineConfig, Sitting
 from agents.desk.gate import is_stop
 from agents.desk.limits import FLATTEN, RiskState
 from agents.desk.planner import plan
@@ -39,12 +42,11 @@ from agents.desk.protection import Need, Protection, resting
 from agents.desk.rewards import CADENCES_NS, NO_FAULTS, RewardBook, RewardParams
 from agents.desk.sheet import PlanContext, PlanMemory
 from agents.desk.stops import Stops
-from agents.desk.wishes import MARKET_MAKING, ORDER, PORTFOLIO, LongTermWish, StandingWishes, Wish
-from agents.market.observation import ACTION_SIZES, SPEC_HASH, STATE_SIZES, Context, Experience, Observation, observe
+from agents.desk.wishes import MARKET_MAKING, ORDER, PORTFOLIO, LongTermWish, StandingWishes
+from agents.market.observation import ACTION_SIZES, SPEC_HASH, STATE_SIZES, Context, Observation, observe
 from agents.market.state import MarketState
 from agents.serving.actors import Actors
 
-DAY = 86_400 * NS
 _FLOW = frozenset((*MARKET_EVENTS, Tick))
 """What concerns neither the account nor the desk."""
 _NOT_OURS = (KeyboardInterrupt, SystemExit, GeneratorExit)
@@ -80,7 +82,7 @@ class Engine:
         self._next_plan = 0
         self._requote_ns = int(config.requote_after_s * NS)
         self._memory = PlanMemory()
-        self._day = _Day()
+        self._day = Day()
 
     # -- the line --------------------------------------------------------------------------------------------------
 
@@ -168,18 +170,32 @@ class Engine:
             return self._retreat(stamp, swapped)
 
     def _think(self, stamp: Stamp, due: tuple[str, ...], swapped: bool) -> Effects:
+        sitting = self._convene(stamp, due, swapped)
+        if sitting is None:
+            return Effects(swapped=swapped)
+        for agent in due:
+            self._hear(agent, sitting)
+        return self._conclude(sitting)
+
+    def _convene(self, stamp: Stamp, due: tuple[str, ...], swapped: bool) -> Sitting | None:
+        """Take stock before anybody speaks; None while there is nothing to decide about."""
         symbols = tuple(s for s in self.symbols if s in self.ledger.instruments and self.market.mark(s) is not None)
         marks, equity = self._marks(), self._value()
         if not symbols or equity is None or not self.ledger.capital:
-            return Effects(swapped=swapped)
+            return None
         self.risk.mark(float(equity), float(self.ledger.capital), self.config.limits)
         today, inventory = self._today(marks), self.attribution.inventory(marks, equity)
         self.risk.turnover_day = today[1] / float(equity) if equity > 0 else 0.0
         self.stops.watch(self.market, self.ledger, resting(self.ledger))
-        failed = self.failed
-        observations, wishes, experiences = self._propose(due, symbols, marks, equity, today, inventory)
-        target = self.stops.cut(coordinate(self.standing, symbols, self.market.now, inventory), self._stoppable())
-        self.risk.halted = self.failed > failed  # an agent failed: what the others want may only reduce in this step
+        faults = self._faults(symbols) if due else NO_FAULTS
+        return Sitting(stamp, due, swapped, symbols, marks, equity, today, inventory, faults, self.failed)
+
+    def _conclude(self, sitting: Sitting) -> Effects:
+        """All have spoken: their wishes become one safe target, and that becomes commands."""
+        stamp, due, marks, equity = sitting.stamp, sitting.due, sitting.marks, sitting.equity
+        target = coordinate(self.standing, sitting.symbols, self.market.now, sitting.inventory)
+        target = self.stops.cut(target, self._stoppable())
+        self.risk.halted = self.failed > sitting.failed  # an agent failed: what the others want may only reduce in this step
         safe = project(target, self.market, self.ledger, self.config.limits, self.risk)
         self.risk.halted = False
         if len(due) > (MARKET_MAKING in due):
@@ -188,15 +204,15 @@ class Engine:
         planned = plan(safe, self.market, self.ledger, self.config.limits, context)
         commands = _cancels_first([*planned.commands, *self._guard(context, planned.needs, planned.commands)])
         if not (due or commands):
-            return Effects(swapped=swapped)
-        digests = {agent: seen.digest() for agent, seen in observations.items()}
+            return Effects(swapped=sitting.swapped)
+        digests = {agent: seen.digest() for agent, seen in sitting.observations.items()}
         decision = self._settle(
             Decision(
                 self._number + 1, stamp, self.market.now, due, commands, planned.refusals, digests,
-                (self.weights_version, self.actors.digest), wishes, target, safe, float(equity), self.risk.drawdown,
+                (self.weights_version, self.actors.digest), tuple(sitting.wishes), target, safe, float(equity), self.risk.drawdown,
             )
         )  # fmt: skip
-        return Effects(decision.commands, experiences, decision, swapped)
+        return Effects(decision.commands, tuple(sitting.experiences), decision, sitting.swapped)
 
     def _protect(self, stamp: Stamp, swapped: bool) -> Effects:
         """Halted: cancel everything but the stops; flattening: everything, and sell what is held. Needs no agent and no solver."""
@@ -266,41 +282,38 @@ class Engine:
             if symbol in marks:
                 self.attribution.wished_trades(symbol, contributions, safe.weights[symbol], equity, marks[symbol])
 
-    def _propose(
-        self, due: tuple[str, ...], symbols: tuple[Symbol, ...], marks: dict[Symbol, Decimal], equity: Decimal,
-        today: tuple[float, float, float], inventory: dict[Symbol, float],
-    ) -> tuple[dict[str, Observation], tuple[Wish, ...], tuple[Experience, ...]]:
-        """Each due agent looks, acts and wishes, in order; later ones see the wishes of earlier ones.
+    def _hear(self, agent: str, sitting: Sitting) -> None:
+        """One due agent looks, acts and wishes; it sees the wishes of those before it.
 
         An agent that fails loses its turn, and its standing wish expires; the others are heard.
         """
-        observations: dict[str, Observation] = {}
-        faults = self._faults(symbols) if due else NO_FAULTS
-        wishes: list[Wish] = []
-        experiences: list[Experience] = []
-        for agent in due:
-            try:
-                seen = observe(agent, self.market, self.ledger, symbols, self._context(float(equity), today))
-                actions = self._council.act(agent, self.actors, seen.matrix)
-                wanted = self._council.wish(agent, seen, actions, inventory)
-                self.standing.post(wanted)
-                for wish in wanted:
-                    if isinstance(wish, LongTermWish):
-                        self.stops.wish(wish)
-                experiences += self.rewards.on_decision(
-                    agent, seen, actions, wanted, ledger=self.ledger, attribution=self.attribution, symbols=symbols, marks=marks,
-                    equity=equity, drawdown=self.risk.drawdown, version=self.weights_version, faults=faults,
-                )  # fmt: skip
-            except NotFinite:
-                self._count(f"observation_not_finite_{agent}")
-                continue
-            except Exception as error:  # noqa: BLE001  any mistake of one agent's code: it must not silence the other three
-                self._count(f"agent_failed_{agent}_{type(error).__name__}")
-                self.failed += 1
-                continue
-            observations[agent] = seen
-            wishes += wanted
-        return observations, tuple(wishes), tuple(experiences)
+        try:
+            seen = self._look(agent, sitting)
+            self._speak(agent, seen, self._council.act(agent, self.actors, seen.matrix), sitting)
+        except NotFinite:
+            self._count(f"observation_not_finite_{agent}")
+        except Exception as error:  # noqa: BLE001  any mistake of one agent's code: it must not silence the other three
+            self._count(f"agent_failed_{agent}_{type(error).__name__}")
+            self.failed += 1
+
+    def _look(self, agent: str, sitting: Sitting) -> Observation:
+        """What the agent sees at this point of the sitting."""
+        context = self._context(float(sitting.equity), sitting.today)
+        return observe(agent, self.market, self.ledger, sitting.symbols, context)
+
+    def _speak(self, agent: str, seen: Observation, actions: npt.NDArray[np.float32], sitting: Sitting) -> None:
+        """The agent's actions become wishes; its previous decision is judged by what came of it."""
+        wanted = self._council.wish(agent, seen, actions, sitting.inventory)
+        self.standing.post(wanted)
+        for wish in wanted:
+            if isinstance(wish, LongTermWish):
+                self.stops.wish(wish)
+        sitting.experiences += self.rewards.on_decision(
+            agent, seen, actions, wanted, ledger=self.ledger, attribution=self.attribution, symbols=sitting.symbols,
+            marks=sitting.marks, equity=sitting.equity, drawdown=self.risk.drawdown, version=self.weights_version, faults=sitting.faults,
+        )  # fmt: skip
+        sitting.observations[agent] = seen
+        sitting.wishes += wanted
 
     def _faults(self, symbols: tuple[Symbol, ...]) -> frozenset[Symbol]:
         """Where what is seen now cannot be believed: symbols whose data is in trouble, PORTFOLIO while the account is unreconciled."""
@@ -382,16 +395,3 @@ class Engine:
 
 def _cancels_first(commands: Sequence[Command]) -> tuple[Command, ...]:
     return tuple(sorted(commands, key=lambda command: not isinstance(command, Cancel)))
-
-
-class _Day:
-    """Sums that start anew with each market day."""
-
-    def __init__(self) -> None:
-        self._day = -1
-        self._start = (0.0, 0.0, 0.0)
-
-    def since(self, now: int, sums: tuple[float, float, float]) -> tuple[float, float, float]:
-        if now // DAY != self._day:
-            self._day, self._start = now // DAY, sums
-        return sums[0] - self._start[0], sums[1] - self._start[1], sums[2] - self._start[2]

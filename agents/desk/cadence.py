@@ -7,6 +7,7 @@ from agents.desk.wishes import LONG_TERM, MARKET_MAKING, RISK, SHORT_TERM
 from agents.market.state import MarketState
 
 WARM_WITHIN_NS = 10 * NS
+DAY = 86_400 * NS
 
 
 class Cadence:
@@ -43,3 +44,17 @@ class Cadence:
                 self._first_mark = self._first_mark or at
             self._is_warm = known == len(market.symbols) or bool(known and at - self._first_mark > WARM_WITHIN_NS)
         return self._is_warm
+
+
+class Day:
+    """Sums that start anew with each market day."""
+
+    def __init__(self) -> None:
+        self._day = -1
+        self._start = (0.0, 0.0, 0.0)
+
+    def since(self, now: int, sums: tuple[float, float, float]) -> tuple[float, float, float]:
+        """What was added to each sum since the day of market time `now` (ns) began."""
+        if now // DAY != self._day:
+            self._day, self._start = now // DAY, sums
+        return sums[0] - self._start[0], sums[1] - self._start[1], sums[2] - self._start[2]

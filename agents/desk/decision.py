@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from agents.core.events import Stamp
+from agents.core.instruments import Symbol
 from agents.core.orders import Command
 from agents.desk.gate import Refusal
 from agents.desk.limits import Limits
 from agents.desk.projection import Bound, SafeTarget
 from agents.desk.wishes import LONG_TERM, MARKET_MAKING, ORDER, RISK, SHORT_TERM, Target, Wish
-from agents.market.observation import Experience
+from agents.market.observation import Experience, Observation
 
 _AGENT_OF = {"LongTermWish": LONG_TERM, "ShortTermWish": SHORT_TERM, "MarketMakingWish": MARKET_MAKING, "RiskWish": RISK}
 
@@ -45,6 +47,28 @@ class EngineConfig:
     """Whether protective stops stay on the exchange, and follow their levels, while halted; a session that ends so leaves them there."""
     stop_limit_orders: bool = False
     """Whether protective stops are stop-limit orders: for exchanges that know no stop-market order."""
+
+
+@dataclass(slots=True)
+class Sitting:
+    """One decision while it is being made: what was known when it began, and what was seen and said so far."""
+
+    stamp: Stamp
+    due: tuple[str, ...]
+    swapped: bool
+    symbols: tuple[Symbol, ...]
+    marks: dict[Symbol, Decimal]
+    equity: Decimal
+    today: tuple[float, float, float]
+    """Turnover, buys and fees in quote since the market day began."""
+    inventory: dict[Symbol, float]
+    """The market maker's own, in fractions of equity."""
+    faults: frozenset[Symbol]
+    failed: int
+    """Failed turns of agents before it began."""
+    observations: dict[str, Observation] = field(default_factory=dict)
+    wishes: list[Wish] = field(default_factory=list)
+    experiences: list[Experience] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
