@@ -13,6 +13,7 @@ _WINDOW = {
     "Experience": "agents.market.observation",
     "GaussianActor": "agents.models.actors",
     "Learner": "agents.learning.learner",
+    "MultiAgentTradingSystem": "agents.system",
     "ReplayBuffer": "agents.learning.replay",
     "SACAgent": "agents.learning.agent",
     "SACConfig": "agents.learning.sac",
