@@ -1,13 +1,14 @@
 """Commands beside the trading session: the rehearsal exchange alone, and the engine over recorded data."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agents.core.errors import TradingError
 from agents.core.instruments import Symbol
-from agents.jobs.backtest import backtest as run_backtest
+from agents.jobs.backtest import run_backtest
+from agents.jobs.result import RunResult
 from daemon.rehearsal.config import RehearsalConfig
 from daemon.rehearsal.server import serve as serve_rehearsal
 from daemon.running import stop_on_signals
@@ -48,8 +49,12 @@ async def exchange(
 
 
 def backtest(
-    settings: Settings, data: Path, start: int | None, end: int | None, symbols: tuple[str, ...] | None, *, allow_gaps: bool = False
-) -> dict[str, Any]:
+    settings: Settings, data: Path | Sequence[Path], start: int | None, end: int | None, symbols: tuple[str, ...] | None,
+    *, allow_gaps: bool = False, weights: Mapping[str, bytes] | bytes | None = None, progress: Callable[[float], None] | None = None,
+) -> RunResult:
     """The engine over recorded data with these settings' limits and frictions; all symbols of the tape unless some are named."""
     config = engine_config(settings, tuple(Symbol(s) for s in symbols or ()), 0, exploration=0.0)
-    return run_backtest(config, data, start, end, settings.capital.allocation, frictions(settings), allow_gaps=allow_gaps)
+    return run_backtest(
+        config, data, start, end, settings.capital.allocation, frictions(settings),
+        allow_gaps=allow_gaps, weights=weights, progress=progress,
+    )  # fmt: skip

@@ -32,8 +32,10 @@ from agents.jobs.result import RunResult, moment
 from agents.jobs.weights import joined
 from agents.market.exchange import SimulatedExchange
 from agents.market.frictions import Frictions
+from agents.market.history import CandleHistory
 from agents.market.observation import SPEC_HASH
 from agents.market.tape import Tape, open_tape
+from agents.market.tape.memory import history_tape
 from agents.serving.actors import Actors
 
 TOLERANCE = 1e-12
@@ -41,8 +43,12 @@ TOLERANCE = 1e-12
 _COUNTED = (
     "events", "decisions", "orders", "fills", "fees", "turnover", "equity", "drawdown", "pnl", "ledger_difference", "refused_data",
 )  # fmt: skip
+LEAST_CANDLES = 30
+"""Fewer tell nothing: no volatility, no look-back of any agent is filled by them."""
 MOST_SAMPLES = 100_000
 """Samples of a run over books, at most; over candles every closing is one."""
+
+Source = Path | Sequence[Path] | CandleHistory
 
 
 @dataclass(slots=True)
@@ -179,28 +185,27 @@ class Backtest:
 
 
 def run_backtest(
-    config: EngineConfig, data: Path | Sequence[Path], start: int | None, end: int | None, capital: Decimal, frictions: Frictions,
+    config: EngineConfig, data: Source, start: int | None, end: int | None, capital: Decimal, frictions: Frictions,
     *, weights: Mapping[str, bytes] | bytes | None = None, allow_gaps: bool = False, progress: Callable[[float], None] | None = None,
 ) -> RunResult:
     """Run over recorded markets between two market times (ns UTC); all symbols of the data unless the configuration names some.
 
-    `weights` are payloads by agent, or one payload for all; who has none serves its prior. `progress` is told which part of the
-    market's time is done, in [0, 1]. Raises DataError for data that cannot be used, ModelError for weights that cannot.
+    `data` is a tape (file or folder), several of candles, or a candle history. `weights` are payloads by agent, or one payload for
+    all; who has none serves its prior. `progress` is told which part of the market's time is done, in [0, 1]. Raises DataError for
+    data that cannot be used, ModelError for weights that cannot.
     """
-    paths = [data] if isinstance(data, Path) else list(data)
-    tape = open_tape(paths[0], start, end, config.symbols or None, allow_gaps=allow_gaps)
-    if not tape.symbols:
-        raise DataError(f"{data} holds none of the symbols asked for")
+    tape = _tape(data, start, end, config.symbols, allow_gaps)
+    _enough(data, tape)
     config = replace(config, symbols=tuple(str(s) for s in tape.symbols), candles_only=tape.kind == "candles")
     payload = weights if weights is None or isinstance(weights, bytes) else joined(weights)
     every = 1 if config.candles_only else max(NS, (tape.end - tape.start) // MOST_SAMPLES)
     run = Backtest(config, list(tape.instruments.values()), capital, frictions, weights=payload, sample_ns=every)
     run.run(iter(tape.events()), watch=None if progress is None else _share(tape, progress))
     if not run.tally.events:
-        raise DataError(f"{data} holds nothing between --from and --to")
+        raise DataError(f"{_said(data)} holds nothing between --from and --to")
     made = run.result(
         {
-            "data": [str(path) for path in paths], "kind": tape.kind, "timeframe": tape.timeframe,
+            "data": [str(path) for path in _paths(data)], "kind": tape.kind, "timeframe": tape.timeframe,
             "from": moment(tape.start), "to": moment(tape.end), "config": asdict(config), "frictions": repr(frictions),
             "weights": None if payload is None else hashlib.sha256(payload).hexdigest(),
         }
@@ -210,8 +215,35 @@ def run_backtest(
     return made
 
 
+def _tape(data: Source, start: int | None, end: int | None, symbols: Sequence[str], allow_gaps: bool) -> Tape:
+    if isinstance(data, CandleHistory):
+        chosen = data.select(symbols) if symbols else data
+        return history_tape(chosen if start is None and end is None else chosen.slice(start, end))
+    return open_tape(data, start, end, symbols or None, allow_gaps=allow_gaps)
+
+
+def _enough(data: Source, tape: Tape) -> None:
+    """Raises DataError where there is nothing to learn from: no symbol, or hardly a candle of one."""
+    if not tape.symbols:
+        raise DataError(f"{_said(data)} holds none of the symbols asked for")
+    for symbol, count in tape.counts.items():
+        if count < LEAST_CANDLES:
+            raise DataError(
+                f"{_said(data)} holds {count} candles of {symbol} in this window, and a backtest needs {LEAST_CANDLES}:"
+                " widen --from and --to, or leave the symbol out by --symbols"
+            )
+
+
+def _paths(data: Source) -> list[Path]:
+    return [] if isinstance(data, CandleHistory) else [data] if isinstance(data, Path) else list(data)
+
+
+def _said(data: Source) -> str:
+    return ", ".join(str(path) for path in _paths(data)) or "the history"
+
+
 def backtest(
-    config: EngineConfig, data: Path | Sequence[Path], start: int | None, end: int | None, capital: Decimal, frictions: Frictions,
+    config: EngineConfig, data: Source, start: int | None, end: int | None, capital: Decimal, frictions: Frictions,
     *, allow_gaps: bool = False,
 ) -> dict[str, Any]:
     """The counts and the money of `run_backtest` as plain JSON values."""
@@ -221,7 +253,7 @@ def backtest(
 def summary(made: RunResult) -> dict[str, Any]:
     """What a run counted, as plain JSON values."""
     meta = made.meta
-    data = meta["data"][0] if len(meta["data"]) == 1 else meta["data"]
+    data = meta["data"][0] if len(meta["data"]) == 1 else list(meta["data"])
     return {"data": data, "kind": meta["kind"], "symbols": list(made.symbols)} | {name: meta[name] for name in _COUNTED}
 
 

@@ -2,17 +2,22 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
+from math import nan
 from typing import Any
 
 import numpy as np
 
 from agents.core.events import Fill
-from agents.core.instruments import ZERO, Symbol
+from agents.core.instruments import NS, ZERO, Symbol
 from agents.core.orders import OrderId
+from agents.desk.attribution import check_sums
 from agents.desk.decision import Decision
 from agents.desk.wishes import MARKET_MAKING
 from agents.engine import Engine
 from agents.jobs.result import RunResult, Trades
+
+DAY = 86_400 * NS
+HOURS_A_YEAR = 24 * 365
 
 
 class Recorder:
@@ -25,9 +30,13 @@ class Recorder:
         self._rows: list[tuple[float, float, float, float]] = []
         """(equity, cash, fees, turnover)"""
         self._weights: list[list[float]] = []
+        self._marks: list[list[float]] = []
         self._profits: dict[str, list[tuple[int, float]]] = {}
         """By agent (number of the sample, profit): an agent may turn up late."""
         self._difference = ZERO
+        self._risk: dict[str, list[float]] = {}
+        """By agent its part of the account's annual volatility, once a market day."""
+        self._day = -1
         self._costs = {symbol: [0.0, 0.0] for symbol in engine.symbols}
         """By symbol (base quantity held, what it cost with fees)."""
         self._closed: dict[OrderId, tuple[int, int]] = {}
@@ -46,13 +55,27 @@ class Recorder:
             return
         if not ledger.capital:
             return
+        if at // DAY != self._day:
+            self._day = at // DAY
+            self._look_deeper(marks, equity)
         self._difference = max(self._difference, abs(sum(profits.values(), ZERO) - (equity - ledger.capital)))
         for agent, profit in profits.items():
             self._profits.setdefault(agent, []).append((len(self._times), float(profit)))
         held = [(ledger.position(s), marks.get(s, ZERO)) for s in engine.symbols]
         self._weights.append([float(quantity * mark / equity) if quantity and equity else 0.0 for quantity, mark in held])
+        self._marks.append([float(marks[s]) if s in marks else nan for s in engine.symbols])
         self._times.append(at)
         self._rows.append((float(equity), float(ledger.cash()), float(engine.fees_in_quote()), float(ledger.turnover)))
+
+    def _look_deeper(self, marks: Mapping[Symbol, Decimal], equity: Decimal) -> None:
+        """Once a day, because it costs as much as a decision: every sum of the attribution, and whose the risk is."""
+        engine = self.engine
+        listed = [symbol for symbol in marks if symbol in engine.ledger.instruments]
+        covariance = HOURS_A_YEAR * engine.market.covariance(listed)
+        self._difference = max(self._difference, check_sums(engine.attribution, engine.ledger, marks, covariance))
+        if equity > 0 and engine.ledger.symbols():
+            for agent, part in engine.attribution.risk(listed, marks, equity, covariance).items():
+                self._risk.setdefault(agent, []).append(part)
 
     def decision(self, decision: Decision) -> None:
         """Count the limits that bound in a decision of the slow agents, whose targets are weights."""
@@ -84,6 +107,9 @@ class Recorder:
     def result(self, *, fills: int, orders: int, ledger_difference: Decimal, meta: Mapping[str, Any]) -> RunResult:
         """The run so far."""
         engine = self.engine
+        marks = {s: mark for s in engine.symbols if (mark := engine.market.mark(s)) is not None}
+        self._look_deeper(marks, engine.ledger.equity(marks))
+        invested = max(map(len, self._risk.values()), default=1)
         rows = np.array(self._rows, dtype=np.float64).reshape(-1, 4)
         curves = {agent: np.zeros(len(rows)) for agent in self._profits}
         for agent, noted in self._profits.items():
@@ -96,10 +122,11 @@ class Recorder:
             times=np.array(self._times, dtype=np.int64),
             equity=rows[:, 0], cash=rows[:, 1], fees=rows[:, 2], turnover=rows[:, 3],
             exposure=np.array(self._weights, dtype=np.float64).reshape(len(rows), len(engine.symbols)),
+            marks=np.array(self._marks, dtype=np.float64).reshape(len(rows), len(engine.symbols)),
             fills=fills, orders=orders,
             pnl_by_agent=engine.profits(),
-            costs_by_agent={agent: float(fee) for agent, fee in engine.attribution.fees().items()},
-            risk_by_agent={},
+            costs_by_agent={agent: float(cost) for agent, cost in engine.attribution.costs(marks).items()},
+            risk_by_agent={agent: sum(parts) / invested for agent, parts in self._risk.items()},
             ledger_difference=float(ledger_difference),
             attribution_difference=float(self._difference),
             capital=float(engine.ledger.capital),

@@ -56,15 +56,18 @@ class RunResult:
     pnl_by_agent: Mapping[str, float]
     """Adds up to the last equity less the capital."""
     costs_by_agent: Mapping[str, float]
-    """Fees and, where they are known, costs of execution; positive is paid."""
+    """Fees and slippage against the mark at the decision; positive is paid."""
     risk_by_agent: Mapping[str, float]
-    """Part of the account's variance, where it is known; empty otherwise."""
+    """Part of the account's expected annual volatility (a fraction), on average over the days that held anything; may be negative."""
     ledger_difference: float
     """Sum over currencies of what ledger and exchange differ by; 0 unless something is wrong."""
     attribution_difference: float
-    """Largest difference, over all samples, between the sum of the agents' profits and the account's."""
+    """Largest difference between the agents' sums and the account's own: profits at every sample; costs, fees, positions and risk
+    once a day."""
     capital: float
     trades: Trades = NO_TRADES
+    marks: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    """Mark prices, NaN where a symbol has none yet, [K, N]."""
     pnl_curves: Mapping[str, Floats] = field(default_factory=dict)
     """Profit by agent, [K] each."""
     bound: Mapping[str, int] = field(default_factory=dict)
@@ -96,6 +99,7 @@ class RunResult:
             equity=self.equity[last],
             exposure=self.exposure[last],
             cash=self.cash[last],
+            marks=self.marks[last],
             fees=self.fees[last],
             turnover=self.turnover[last],
             pnl_curves={agent: curve[last] for agent, curve in self.pnl_curves.items()},

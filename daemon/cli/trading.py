@@ -85,43 +85,6 @@ def record(
 
 
 @app.command(rich_help_panel=RUN)
-def backtest(
-    data: Annotated[Path, typer.Option("--data", metavar="PATH", help="A recorded tape: a file, or a folder of files.")],
-    start: Annotated[str | None, typer.Option("--from", metavar="DATE", help="First moment, such as 2024-01-01 (UTC).")] = None,
-    end: Annotated[str | None, typer.Option("--to", metavar="DATE", help="Where to stop, such as 2024-06-30T12:00 (UTC).")] = None,
-    symbols: Annotated[str | None, typer.Option("--symbols", metavar="LIST", help="Only these symbols of the tape.")] = None,
-    allow_gaps: Annotated[bool, typer.Option("--allow-gaps", help="Go on over holes in the tape instead of refusing it.")] = False,
-    config: Config = None,
-    assignments: Set = None,
-    as_json: Json = False,
-) -> None:
-    """Run the same engine over recorded data, with simulated fills, fees and latency."""
-    settings = settings_of(config, {}, assignments)
-    speak(settings)
-    if not data.exists():
-        raise ConfigError(f"--data: there is no file or folder {data}")
-    from daemon import offline
-
-    chosen = None if symbols is None else tuple(word.strip() for word in symbols.split(",") if word.strip())
-    tell(offline.backtest(settings, data, _moment("--from", start), _moment("--to", end), chosen, allow_gaps=allow_gaps), as_json)
-
-
-def _moment(flag: str, text: str | None) -> int | None:
-    """Nanoseconds UTC of an ISO date or time."""
-    if text is None:
-        return None
-    from datetime import UTC, datetime
-
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"{flag} {text!r}: write a date such as 2024-01-31 or a time such as 2024-01-31T12:00") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp()) * 1_000_000_000
-
-
-@app.command(rich_help_panel=RUN)
 def exchange(
     port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="Port on loopback; 0 takes a free one.")] = 0,
     faults: Annotated[bool, typer.Option("--faults", help="Misbehave on request, over /rehearsal/faults; see docs/rehearsal.md.")] = False,
