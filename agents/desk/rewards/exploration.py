@@ -57,13 +57,14 @@ class CountBonus:
 
 
 class RandomNetworkBonus:
-    """Error of an online predictor of a fixed random network's output, over its own mean so far.
+    """Squared error of an online predictor of a fixed random network's output, over the mean square of that output so far: about 1 where
+    nothing is known, falling towards 0 with visits.
 
     Burda, Edwards, Storkey, Klimov (2018), "Exploration by random network distillation". Here the predictor is linear in fixed random
     features of its own and learns by normalised least mean squares, so that the desk needs no deep-learning library.
     """
 
-    def __init__(self, size: int, features: int = 64, outputs: int = 8, step: float = 0.2, seed: int = 0) -> None:
+    def __init__(self, size: int, features: int = 64, outputs: int = 8, step: float = 1.0, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
         self._target = rng.standard_normal((size, features)) / np.sqrt(size), rng.standard_normal((features, outputs)) / np.sqrt(features)
         self._features = rng.standard_normal((size, features)) / np.sqrt(size)
@@ -83,7 +84,7 @@ class RandomNetworkBonus:
         reach = (seen**2).sum(axis=1, keepdims=True)
         self._weights += self._step * (seen / reach).T @ miss / max(len(rows), 1)
         self._seen += len(rows)
-        self._mean += (float(errors.sum()) - len(rows) * self._mean) / max(self._seen, 1)
+        self._mean += (float((wanted**2).mean(axis=1).sum()) - len(rows) * self._mean) / max(self._seen, 1)
         return np.asarray(errors / max(self._mean, 1e-12)).reshape(states.shape[:-1])
 
 

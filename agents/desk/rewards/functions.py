@@ -87,7 +87,7 @@ class RewardFunctions:
         square = np.maximum(square, mean**2 + self.params.deviation_floor**2)
         held = _flat_beyond(total, mean, square)
         scale = (square - mean**2) ** -1.5
-        return _split(parts * _ratio(held, total), (square - 0.5 * mean * held) * scale, -0.5 * mean * square * scale)
+        return _split(parts * _ratio(held, total)[..., None], (square - 0.5 * mean * held) * scale, -0.5 * mean * square * scale)
 
     def sortino(self, r: Array, mean: Array | float, square: Array | float) -> Array:
         """The differential downside deviation ratio, split by symbol, [..., n] (Moody & Saffell 2001, eq. 20):
@@ -101,7 +101,7 @@ class RewardFunctions:
         loss = _flat_beyond(np.minimum(total, 0.0), mean, square)
         kept = np.where(total < 0.0, _ratio(loss, total), 1.0)
         scale = square**-1.5
-        return _split(parts * kept, (square - 0.5 * mean * loss) * scale, -0.5 * mean * square * scale)
+        return _split(parts * kept[..., None], (square - 0.5 * mean * loss) * scale, -0.5 * mean * square * scale)
 
     def moments(
         self, r: Array, mean: Array | float, square: Array | float, *, downside: bool = False
@@ -193,8 +193,8 @@ def _ratio(part: Array, whole: Array) -> Array:
 
 def _flat_beyond(total: Array, mean: Array, square: Array) -> Array:
     """R held where `A R <= B`, the side of the parabola that climbs."""
-    vertex = square / np.where(mean == 0.0, 1.0, mean)
-    return np.where(mean > 0.0, np.minimum(total, vertex), np.where(mean < 0.0, np.maximum(total, vertex), total))
+    beyond = mean * total > square
+    return np.where(beyond, square / np.where(beyond, mean, 1.0), total)
 
 
 def _split(parts: Array, slope: Array, constant: Array) -> Array:
