@@ -27,14 +27,15 @@ from agents.core.events import (
 )
 from agents.core.instruments import NS, Currency, Symbol
 from agents.core.ledger import Ledger
-from agents.core.orders import Cancel, Command, OrderState
+from agents.core.orders import Cancel, Command, OrderState, Place
 from agents.desk import safety
 from agents.desk.attribution import Attribution
+from agents.desk.budgets import NO_ALLOWANCES, DayBudgets
 from agents.desk.cadence import Cadence, Day
-from agents.desk.coordinator import coordinate
+from agents.desk.coordinator import Evidence, make_coordinator
 from agents.desk.council import Council
 from agents.desk.decision import NOTHING, Decision, Effects, EngineConfig, Sitting
-from agents.desk.gate import is_stop
+from agents.desk.gate import Allowance, is_stop
 from agents.desk.limits import FLATTEN, RiskState
 from agents.desk.planner import plan
 from agents.desk.projection import SafeTarget, project
@@ -78,6 +79,7 @@ class Engine:
         self.failed = 0
         """Turns of agents that ended in an error of theirs."""
         self._council, self._cadence = Council(config), Cadence(config)
+        self.coordinator, self._budgets = make_coordinator(config.coordinator), DayBudgets(config.coordinator.budgets)
         self._number = 0
         self._next_plan = 0
         self._requote_ns = int(config.requote_after_s * NS)
@@ -193,14 +195,17 @@ class Engine:
     def _conclude(self, sitting: Sitting) -> Effects:
         """All have spoken: their wishes become one safe target, and that becomes commands."""
         stamp, due, marks, equity = sitting.stamp, sitting.due, sitting.marks, sitting.equity
-        target = coordinate(self.standing, sitting.symbols, self.market.now, sitting.inventory)
-        target = self.stops.cut(target, self._stoppable())
+        evidence = Evidence(self.attribution, marks, equity)
+        joint = self.coordinator.coordinate(self.standing, sitting.symbols, self.market.now, sitting.inventory, evidence)
+        joint = self.stops.cut(joint, self._stoppable())
+        left = self._budgets.left(self.market.now, self.attribution, marks, equity)
+        target, cuts = self._budgets.cut(joint, left, self.attribution, marks, equity, self.ledger.instruments, self.config.limits)
         self.risk.halted = self.failed > sitting.failed  # an agent failed: what the others want may only reduce in this step
         safe = project(target, self.market, self.ledger, self.config.limits, self.risk)
         self.risk.halted = False
         if len(due) > (MARKET_MAKING in due):
             self._cross_inside(safe, marks, equity)
-        context = self._plan_context(stamp)
+        context = self._plan_context(stamp, self._budgets.allowances(left, self.ledger))
         planned = plan(safe, self.market, self.ledger, self.config.limits, context)
         commands = _cancels_first([*planned.commands, *self._guard(context, planned.needs, planned.commands)])
         if not (due or commands):
@@ -209,7 +214,8 @@ class Engine:
         decision = self._settle(
             Decision(
                 self._number + 1, stamp, self.market.now, due, commands, planned.refusals, digests,
-                (self.weights_version, self.actors.digest), tuple(sitting.wishes), target, safe, float(equity), self.risk.drawdown,
+                (self.weights_version, self.actors.digest), tuple(sitting.wishes), joint, safe, float(equity), self.risk.drawdown,
+                cuts, self.coordinator.trusted(),
             )
         )  # fmt: skip
         return Effects(decision.commands, tuple(sitting.experiences), decision, sitting.swapped)
@@ -262,9 +268,11 @@ class Engine:
         self._number = decision.number
         for command in decision.commands:
             self.ledger.record(command, decision.stamp)
+            if not isinstance(command, Cancel) and (mark := self.market.mark(command.symbol)) is not None:
+                self.attribution.ask(command.order_id if isinstance(command, Place) else command.new_order_id, mark)
         return decision
 
-    def _plan_context(self, stamp: Stamp) -> PlanContext:
+    def _plan_context(self, stamp: Stamp, allowances: Mapping[str, Allowance] = NO_ALLOWANCES) -> PlanContext:
         return PlanContext(
             decision=self._number + 1,
             instance=self.config.instance,
@@ -273,6 +281,7 @@ class Engine:
             memory=self._memory,
             attribution=self.attribution,
             halted=self.halted,
+            allowances=allowances,
             requote_after_ns=self._requote_ns,
         )
 

@@ -38,9 +38,9 @@ class DayBudgets:
     def left(self, now: int, attribution: Attribution, marks: Mapping[Symbol, Decimal], equity: Decimal) -> dict[str, Allowance]:
         """By agent with a budget what its fills of this market day have left of it, in quote; below zero where they went beyond.
 
-        Budgets are fractions of present `equity`. Empty where nobody has a budget.
+        Budgets are fractions of present `equity`. Empty where nobody has a budget, and where nothing is left that could be spent.
         """
-        if not self._bounded:
+        if not self._bounded or equity <= 0:
             return {}
         bought, fees = attribution.bought(), attribution.spent(marks)
         if now // DAY != self._day:

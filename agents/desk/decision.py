@@ -8,6 +8,7 @@ from typing import Any
 from agents.core.events import Stamp
 from agents.core.instruments import Symbol
 from agents.core.orders import Command
+from agents.desk.coordination.params import DEFAULT, CoordinatorParams
 from agents.desk.gate import Refusal
 from agents.desk.limits import Limits
 from agents.desk.projection import Bound, SafeTarget
@@ -47,6 +48,8 @@ class EngineConfig:
     """Whether protective stops stay on the exchange, and follow their levels, while halted; a session that ends so leaves them there."""
     stop_limit_orders: bool = False
     """Whether protective stops are stop-limit orders: for exchanges that know no stop-market order."""
+    coordinator: CoordinatorParams = DEFAULT
+    """How the four wishes are joined, and what each agent may spend in a day."""
 
 
 @dataclass(slots=True)
@@ -88,11 +91,15 @@ class Decision:
     safe: SafeTarget | None = None
     equity: float | None = None
     drawdown: float = 0.0
+    cuts: tuple[Bound, ...] = ()
+    """Agents' own budgets that held them back before the projection."""
+    trusted: Mapping[str, float] = field(default_factory=dict)
+    """What the coordinator has made of each agent's say; empty where it learns nothing."""
 
     @property
     def bound(self) -> tuple[Bound, ...]:
-        """The limits that held the wish back, with their prices."""
-        return self.safe.bound if self.safe is not None else ()
+        """The limits that held the wish back, with their prices: budgets of agents, named after them, then what the projection kept."""
+        return (*self.cuts, *self.safe.bound) if self.safe is not None else self.cuts
 
     def record(self) -> dict[str, Any]:
         """Plain JSON values; floats unrounded, so that two records are equal only if the decisions were."""
@@ -113,7 +120,8 @@ class Decision:
             "weights": {"version": self.weights[0], "digest": self.weights[1]},
             "wishes": [{"agent": _agent(w), "symbol": w.symbol, "action": list(w.action), **w.numbers()} for w in self.wishes],
             **limited,
-            "refusals": [{"symbol": r.symbol, "reason": r.reason, "detail": r.detail} for r in self.refusals],
+            **({"trusted": dict(self.trusted)} if self.trusted else {}),
+            "refusals": [{"symbol": r.symbol, "side": r.side.name.lower(), "reason": r.reason, "detail": r.detail} for r in self.refusals],
             "orders": [c.order_id for c in self.commands],
             "equity": self.equity,
             "drawdown": self.drawdown,
