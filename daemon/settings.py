@@ -258,6 +258,45 @@ class Agents(Section):
     requote_ms: int = Field(500, ge=1, le=60_000, description="Least real time between two requotes of one symbol.")
 
 
+class AgentBudget(Section):
+    """What one agent may spend in a market day (UTC); selling is never refused for it."""
+
+    turnover: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="Most that is bought for it, as a fraction of equity; none sets no bound."
+    )
+    fees: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="Most that its fills pay in fees, as a fraction of equity; then nothing more is bought for it."
+    )
+
+
+class AgentBudgets(Section):
+    """A budget for each agent that trades."""
+
+    long_term: AgentBudget = Field(AgentBudget(), description="Budget of the long-term agent.")
+    short_term: AgentBudget = Field(AgentBudget(), description="Budget of the short-term agent.")
+    market_making: AgentBudget = Field(AgentBudget(), description="Budget of the market maker; its bids are promises to spend.")
+
+
+class Coordinator(Section):
+    """How the four agents' wishes become one target. Whatever is chosen, no wish is ever made larger than its agent made it."""
+
+    strategy: Literal["precision", "confidence", "band", "gating"] = Field(
+        "precision",
+        description="`precision` weighs views as their agents do; `confidence` also by what each lately earned for its risk; `band` keeps"
+        " the short-term agent strictly inside a share of the long-term weight; `gating` learns who is heard (Hedge).",
+    )
+    period_s: Positive = Field(3600.0, ge=1, description="Market seconds whose attributed profit is one observation (confidence, gating).")
+    memory_days: Positive = Field(30.0, description="How far back such observations count, forgotten exponentially (confidence, gating).")
+    trust: float = Field(4.0, ge=1, le=100, description="confidence: most that a precision is multiplied or divided by.")
+    sharpe_scale: Positive = Field(2.0, description="confidence: annual Sharpe ratio that agents are expected to differ by; less doubts longer.")
+    band: Fraction = Field(0.25, description="band: half-width of the short-term agent's band as a share of the long-term weight.")
+    gate_floor: Fraction = Field(0.1, description="gating: part of the gate that is spread evenly, so that everybody can come back.")
+    inventory_limit: Fraction = Field(0.05, description="Most inventory that the market maker may keep, as a fraction of equity.")
+    silent_gross: Fraction = Field(0.5, description="Factor on all positions while no wish of the risk agent stands.")
+    silent_budget: Fraction = Field(0.5, description="Factor on the risk budgets (CVaR, clusters) while no wish of the risk agent stands.")
+    budgets: AgentBudgets = Field(AgentBudgets(), description="What each agent may spend in a market day.")
+
+
 class Paper(Section):
     """How simulated fills are made when real market data meets no real exchange."""
 
@@ -388,6 +427,7 @@ class Settings(BaseSettings):
     risk: Risk = Field(Risk(), description="Hard limits.")
     safety: Safety = Field(Safety(), description="What protects the account when something else has failed.")
     agents: Agents = Field(Agents(), description="Which agents speak.")
+    coordinator: Coordinator = Field(Coordinator(), description="How the agents' wishes are joined, and what each may spend in a day.")
     reinforcement_learning: ReinforcementLearning = Field(ReinforcementLearning(), description="How the agents learn.")
     paper: Paper = Field(Paper(), description="How simulated fills are made.")
     rehearsal: Rehearsal = Field(Rehearsal(), description="The built-in local exchange.")

@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 from agents.core.instruments import Symbol
+from agents.desk.coordinator import AgentBudget, Budgets, CoordinatorParams
 from agents.desk.decision import EngineConfig
 from agents.desk.limits import Limits
 from agents.market.frictions import (
@@ -37,8 +38,14 @@ def engine_config(settings: Settings, symbols: tuple[Symbol, ...], epoch: int, e
         prior=agents.prior, hidden_sizes=learning.hidden_sizes,
         exploration=exploration,
         reward_scale=learning.reward_scale, seed=learning.seed, market_making_cadence_s=agents.market_making_s,
-        requote_after_s=agents.requote_ms / 1000, stale_after_s=settings.feed.stale_after_s,
+        requote_after_s=agents.requote_ms / 1000, stale_after_s=settings.feed.stale_after_s, coordinator=_coordinator(settings),
     )  # fmt: skip
+
+
+def _coordinator(settings: Settings) -> CoordinatorParams:
+    chosen = settings.coordinator
+    budgets = {agent: AgentBudget(**budget) for agent, budget in chosen.budgets.model_dump().items()}
+    return CoordinatorParams(**chosen.model_dump(exclude={"budgets"}), budgets=Budgets(**budgets))
 
 
 def frictions(settings: Settings) -> Frictions:
