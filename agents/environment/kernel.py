@@ -52,12 +52,6 @@ class VectorCosts:
         if self.participation is not None and not 0 < self.participation <= 1:
             raise ConfigError(f"costs.participation is {self.participation}: set a share above 0 and at most 1, or None")
 
-    @property
-    def rate(self) -> float:
-        """Cost of trading one unit of weight, without impact."""
-        return (self.fee_bps + self.half_spread_bps) * 1e-4
-
-
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """One bar of E copies. Fractions are of the equity at the decision; arrays are good until the next step."""
@@ -120,7 +114,7 @@ class PortfolioKernel:
         self._move: Floats = np.where(known, history.close / np.where(known, before, 1.0), 1.0).astype(self.dtype)
         self._tradable = history.listed
         self._always = bool(history.listed.all())
-        self._midnight = history.closings % DAY < history.length
+        self.midnight = history.closings % DAY < history.length
         value = np.where(history.listed, history.volume * history.open, 0.0)
         self._volume: Floats = value.astype(self.dtype)
         self._funding: Floats | None = None
@@ -128,6 +122,27 @@ class PortfolioKernel:
             if history.funding is None:
                 raise DataError("costs.funding is on, but the candles have no funding rates")
             self._funding = np.nan_to_num(history.funding).astype(self.dtype)
+
+    # -- what a bar is -----------------------------------------------------------------------------------------------------
+
+    @property
+    def fee(self) -> float:
+        """Fraction of notional."""
+        return self.costs.fee_bps * 1e-4
+
+    def fills(self, at: Rows) -> tuple[Floats, Floats]:
+        """(price of a fill without spread, price at the close) of bars `at` [E] over the mark before them, [E, N] each."""
+        move = self._move[at]
+        return (self._gap[at] if self.delay_bars else np.ones_like(move)), move
+
+    def spread(self, traded: Floats, at: Rows, equity: Floats) -> Floats | float:
+        """By what fraction a fill of `traded` [E, N] is worse than the price without spread: half the spread, and impact."""
+        half = self.costs.half_spread_bps * 1e-4
+        if not self.costs.impact:
+            return half
+        displayed = np.maximum(self.costs.depth * self._volume[at], 1e-12)
+        worse: Floats = half + self.costs.impact * np.sqrt(np.abs(traded) * self.fills(at)[0] * equity[:, None] / displayed)
+        return worse
 
     # -- what a copy is ----------------------------------------------------------------------------------------------------
 
@@ -176,13 +191,13 @@ class PortfolioKernel:
             target = self._delayed(target)
         safe = self.project(target, gross_multiplier)
         at = self.row + 1
-        gap, move = self._gap[at], self._move[at]
-        if self.delay_bars == 0:
-            gap = np.ones_like(gap)
+        gap, move = self.fills(at)
         traded = safe - self.weights
         self._unfillable(traded, at)
         amount = np.abs(traded) * gap
-        cost = self._cost(amount, at)
+        cost: Floats = amount * (self.fee + self.spread(traded, at, self.equity))
+        if self.cost_scale is not None:
+            cost = cost * self.cost_scale
         self._affordable(traded, amount, cost)
         profit = self.weights * (move - 1.0) + traded * (move - gap) - cost
         held = (self.weights + traded) * move
@@ -195,7 +210,7 @@ class PortfolioKernel:
         self.equity = self.equity * growth
         self.weights = held / growth[:, None]
         self.row = at
-        self.bought[self._midnight[at]] = 0.0
+        self.bought[self.midnight[at]] = 0.0
         np.maximum(self.peak, self.equity, out=self.peak)
         self._climb()
         return StepResult(profit, cost, self.equity, self.weights, amount.sum(axis=1), traded, safe)
@@ -248,15 +263,6 @@ class PortfolioKernel:
         if self.costs.participation is not None:
             bound = self.costs.participation * self._volume[at] / self.equity[:, None]
             np.clip(traded, -bound, bound, out=traded)
-
-    def _cost(self, amount: Floats, at: Rows) -> Floats:
-        """Fees, spread and impact of notionals `amount` [E, N]."""
-        rate: Floats | float = self.costs.rate
-        if self.costs.impact > 0:
-            displayed = np.maximum(self.costs.depth * self._volume[at], 1e-12)
-            rate = rate + self.costs.impact * np.sqrt(amount * self.equity[:, None] / displayed)
-        cost: Floats = amount * rate
-        return cost if self.cost_scale is None else cost * self.cost_scale
 
     def _affordable(self, traded: Floats, amount: Floats, cost: Floats) -> None:
         """Buys never spend more than the cash and the proceeds of the sells: an opening far above the mark cuts them."""

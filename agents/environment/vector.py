@@ -1,0 +1,224 @@
+"""Thousands of copies of one account on recorded candles, as a vector environment: for pre-training, never for judging.
+
+Prices are exogenous, so a copy may begin at any bar with any equity, drawdown and holdings: transitions relabelled in hindsight, for
+any position, without exploring with money. The projection belongs to the environment; what it cut is in the reward.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from agents.core.errors import ConfigError, DataError
+from agents.core.instruments import NS
+from agents.desk.limits import FLATTEN, RUNGS, Limits
+from agents.desk.long_term import LongTermParams
+from agents.desk.priors import HOURS_PER_YEAR, unit_weight
+from agents.desk.rewards.params import SECONDS_PER_YEAR, STANDARD, RewardParams
+from agents.desk.rewards.weighted import Outcome, WeightedReward
+from agents.environment.comovement import covariances
+from agents.environment.kernel import LIMITS, Floats, PortfolioKernel, StepResult, VectorCosts
+from agents.environment.long_term_view import LongTermView
+from agents.market.columns import HOUR_COLUMNS, SPECS
+from agents.market.history import CandleHistory, hour_features
+
+Singles = NDArray[np.float32]
+Info = dict[str, Any]
+
+EXPOSURE, WEIGHTS, LONG_TERM = "exposure", "weights", "long_term"
+FORMS = (EXPOSURE, WEIGHTS, LONG_TERM)
+SEEN = (
+    "macd_z_8_24", "macd_z_16_48", "macd_z_32_96", "momentum_1d", "momentum_30d", "volatility_1h", "volatility_trend", "correlation_mean",
+)  # fmt: skip
+"""Columns by symbol that the portfolio forms see unless told otherwise."""
+FULL_VOLATILITY = 0.20
+"""Annualised volatility of a book of independent full exposures."""
+LONGEST_LOOK = 97 * 24
+"""Bars before the first start where the history has room: the slowest trend's memory."""
+_FLATTEN = RUNGS.index(FLATTEN)
+_H = {name: number for number, name in enumerate(HOUR_COLUMNS)}
+
+
+class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
+    """E copies; one step is one bar of each. Autoreset: the step after an episode's last one begins the next, its action is ignored.
+
+    Forms, with N symbols: `exposure`, N signed exposures in [-1, 1], each times `sigma_target / (sigma_i sqrt(N_eff))`, a negative one
+    is a wish for nothing; `weights`, N + 1 scores of a softmax, cash last; `long_term`, the four actions of the long-term agent for
+    each symbol, observed and rewarded by symbol (observations [E, N, 100], rewards [E, N]).
+
+    An episode is cut (truncated) after `episode_bars`, and ends (terminated) on the ladder's last rung. Infos hold `listed` [E, N],
+    false where a symbol had no candle at the decision: such rows are no experience. Costs in quote (impact, participation,
+    smallest order) are felt at equities around `capital`.
+    """
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}  # noqa: RUF012  gymnasium's
+
+    def __init__(
+        self, history: CandleHistory, num_envs: int, *, form: str = EXPOSURE, limits: Limits = LIMITS, costs: VectorCosts | None = None,
+        rewards: RewardParams = STANDARD, terms: Mapping[str, float] | None = None, episode_bars: int = 24 * 30, capital: float = 10_000.0,
+        seed: int | None = None, randomise: bool = True, columns: Sequence[str] = SEEN, features: Singles | None = None,
+        delay_bars: int = 1, settled: bool = False, risk: str | float | None = "prior", params: LongTermParams | None = None,
+    ) -> None:  # fmt: skip
+        if form not in FORMS:
+            raise ConfigError(f"form {form!r}: use {', '.join(FORMS)}")
+        if not 1 <= episode_bars <= len(history.times) - 2:
+            raise DataError(f"episode_bars is {episode_bars}, the candles are {len(history.times)}: give 1 to {len(history.times) - 2}")
+        if unknown := [name for name in columns if name not in _H]:
+            raise ConfigError(f"columns {', '.join(unknown)} are no hour columns; see agents.market.columns.HOUR_COLUMNS")
+        history.require(2)
+        self.form, self.num_envs, self.episode_bars, self.capital, self.randomise = form, num_envs, episode_bars, capital, randomise
+        self.kernel = PortfolioKernel(
+            history, costs or VectorCosts(), limits, num_envs, delay_bars=delay_bars, settled=settled, dtype=np.float32
+        )
+        self.features = hour_features(history) if features is None else features
+        if self.features.shape != (*history.close.shape, len(HOUR_COLUMNS)):
+            raise DataError(f"features have shape {self.features.shape}: they belong to another history")
+        self.years = history.length / NS / SECONDS_PER_YEAR
+        self.reward = WeightedReward(rewards, terms or {"utility": 1.0}, (num_envs,))
+        self._covariance: Floats = covariances(history)
+        self.view: LongTermView | None = None
+        if form == LONG_TERM:
+            self.view = LongTermView(self.kernel, self.features, params, risk)
+        else:
+            self._seen = np.ascontiguousarray(self.features[..., [_H[name] for name in columns]]).reshape(len(history.times), -1)
+            volatility = self.features[..., _H["volatility_1h"]].astype(np.float64) * np.sqrt(HOURS_PER_YEAR)
+            bets = self.features[..., _H["effective_bets"]].astype(np.float64)
+            self._unit: Floats = unit_weight(volatility, bets, FULL_VOLATILITY, 0.0, 1.0).astype(np.float32)
+        self._spaces(len(columns))
+        self._ended = np.ones(num_envs, dtype=bool)
+        self._left = np.zeros(num_envs, dtype=np.int64)
+        self._observed: Singles = np.zeros(self.observation_space.shape or (), dtype=np.float32)
+        self._random = np.random.default_rng(seed)
+
+    def _spaces(self, columns: int) -> None:
+        width = self.kernel.width
+        shapes = {EXPOSURE: (width,), WEIGHTS: (width + 1,), LONG_TERM: (width, 4)}
+        seen = (width, SPECS[LONG_TERM].size) if self.form == LONG_TERM else (width * (columns + 1) + 2,)
+        self.single_action_space = Box(-1.0, 1.0, shapes[self.form], np.float32)
+        self.single_observation_space = Box(-np.inf, np.inf, seen, np.float32)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+
+    # -- gymnasium's verbs -------------------------------------------------------------------------------------------------
+
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Singles, Info]:
+        """All copies begin. `options` may fix rows, equity, drawdown and weights ([E], [E, N] or one for all), and reset_mask [E]."""
+        if seed is not None:
+            self._random = np.random.default_rng(seed)
+        options = options or {}
+        chosen = np.flatnonzero(options.get("reset_mask", np.ones(self.num_envs, dtype=bool)))
+        self._begin(chosen, options)
+        self._observed = self._observe()
+        return self._observed, {"listed": self._listed()}
+
+    def step(self, actions: NDArray[Any]) -> tuple[Singles, Floats, NDArray[np.bool_], NDArray[np.bool_], Info]:
+        """One bar. Raises ConfigError for actions of another shape or not finite; they are clipped to [-1, 1]."""
+        actions = self._checked(actions)
+        ended, kernel = self._ended, self.kernel
+        before, equity, drawdown, listed = kernel.weights, kernel.equity, kernel.drawdown, self._listed()
+        wished, target, multiplier = self._wish(actions)
+        result = kernel.step(target, multiplier)
+        rewards = self._judge(before, drawdown, np.where(listed, wished, 0.0), result)
+        if self.view is not None:
+            self.view.follow(before, equity, result)
+            self.view.moments = np.stack(self.reward.moments(), axis=1)
+        self._left -= 1
+        terminated = (kernel.rung == _FLATTEN) & ~ended
+        truncated = (self._left <= 0) & ~terminated & ~ended
+        if ended.any():
+            rewards[ended] = 0.0
+            self._begin(np.flatnonzero(ended), {})
+        self._ended = terminated | truncated
+        self._observed = self._observe()
+        return self._observed, rewards, terminated, truncated, {"listed": listed}
+
+    # -- inside ------------------------------------------------------------------------------------------------------------
+
+    def _checked(self, actions: NDArray[Any]) -> NDArray[Any]:
+        actions = np.asarray(actions)
+        if actions.shape != self.action_space.shape:
+            raise ConfigError(f"actions have shape {actions.shape}: the form {self.form} needs {self.action_space.shape}")
+        if not np.isfinite(actions).all():
+            raise ConfigError(f"an action of copy {int(np.argwhere(~np.isfinite(actions))[0][0])} is not finite")
+        return np.clip(actions, -1.0, 1.0)
+
+    def _wish(self, actions: NDArray[Any]) -> tuple[Floats, Floats, Floats | float]:
+        """(what is wished for, the target handed to the projection, the gross multiplier)."""
+        if self.view is not None:
+            target, gross = self.view.propose(self._observed, actions)
+            return self.view.wishes.weight, target, gross
+        if self.form == EXPOSURE:
+            wished = actions * self._unit[self.kernel.row]
+        else:
+            powers = np.exp(actions - actions.max(axis=1, keepdims=True))
+            wished = (powers / powers.sum(axis=1, keepdims=True))[:, :-1]
+        return wished, wished, 1.0
+
+    def _judge(self, before: Floats, drawdown: Floats, wished: Floats, result: StepResult) -> Floats:
+        """Rewards [E, N] of the long-term form, [E] of the others: the terms, less what the limits cut off the wish."""
+        row = self.kernel.row
+        move = self.kernel.fills(row)[1]
+        executed = (before + result.traded) * move
+        outcome = Outcome(
+            result.profit, 0.5 * (before + executed), move - 1.0, self._covariance[row], self.years, cost=result.cost, drawdown=drawdown,
+            prediction=self.view.wishes.exposure if self.view is not None else 0.0,
+        )  # fmt: skip
+        rewards: Floats = self.reward.judge(outcome) - self.reward.functions.alias(executed, wished)
+        return rewards if self.form == LONG_TERM else rewards.sum(axis=1)
+
+    def _observe(self) -> Singles:
+        if self.view is not None:
+            return self.view.observe()
+        kernel = self.kernel
+        size = self._seen.shape[1]
+        result = np.empty((self.num_envs, size + kernel.width + 2), dtype=np.float32)
+        result[:, :size] = self._seen[kernel.row]
+        result[:, size:-2] = kernel.weights
+        result[:, -2] = 1.0 - kernel.weights.sum(axis=1)
+        result[:, -1] = kernel.drawdown
+        return result
+
+    def _listed(self) -> NDArray[np.bool_]:
+        listed: NDArray[np.bool_] = self.kernel.history.listed[self.kernel.row]
+        return listed
+
+    def _begin(self, chosen: NDArray[np.intp], options: Info) -> None:
+        """Put the chosen copies at the start of an episode: anywhere, or where `options` say."""
+        starts = self._starts(len(chosen))
+        for name in starts:
+            if name in options:
+                given = np.asarray(options[name])
+                each = given.ndim and len(given) == self.num_envs
+                starts[name] = given[chosen] if each else np.broadcast_to(given, (len(chosen), *given.shape[-1:] * (name == "weights")))
+        where = np.zeros(self.num_envs, dtype=bool)
+        where[chosen] = True
+        self.kernel.reset(starts["rows"], starts["equity"], starts["drawdown"], starts["weights"], where)
+        self._left[chosen] = np.minimum(self.episode_bars, self.kernel.last_row - starts["rows"])
+        if (self._left[chosen] < 1).any():
+            raise DataError(f"an episode cannot start at bar {int(starts['rows'].max())}: the last is {self.kernel.last_row - 1}")
+        self._ended[chosen] = False
+        self.reward.restart(where)
+        if self.view is not None:
+            self.view.restart(chosen)
+            self.view.moments = np.stack(self.reward.moments(), axis=1)
+
+    def _starts(self, count: int) -> dict[str, NDArray[Any]]:
+        kernel, random, limits = self.kernel, self._random, self.kernel.limits
+        last = kernel.last_row - self.episode_bars
+        first = min(LONGEST_LOOK, last // 2)
+        rows = random.integers(first, last + 1, count) if self.randomise else np.full(count, first)
+        starts = {
+            "rows": rows, "equity": np.full(count, self.capital), "drawdown": np.zeros(count), "weights": np.zeros((count, kernel.width)),
+        }  # fmt: skip
+        if self.randomise:
+            starts["equity"] = self.capital * 2.0 ** random.uniform(-1.0, 1.0, count)
+            starts["drawdown"] = np.where(random.random(count) < 0.5, 0.0, random.uniform(0.0, limits.drawdown_reduce, count))
+            gross = np.where(random.random(count) < 0.25, 0.0, random.uniform(0.0, 1.0 - limits.cash_buffer, count))
+            parts = random.standard_exponential((count, kernel.width)) * kernel.history.listed[rows]
+            weights = parts / np.maximum(parts.sum(axis=1, keepdims=True), 1e-12) * gross[:, None]
+            starts["weights"] = np.minimum(weights, limits.position_cap)
+        return starts
