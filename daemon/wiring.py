@@ -43,9 +43,13 @@ def engine_config(settings: Settings, symbols: tuple[Symbol, ...], epoch: int, e
 
 
 def _coordinator(settings: Settings) -> CoordinatorParams:
-    chosen = settings.coordinator
-    budgets = {agent: AgentBudget(**budget) for agent, budget in chosen.budgets.model_dump().items()}
-    return CoordinatorParams(**chosen.model_dump(exclude={"budgets"}), budgets=Budgets(**budgets))
+    chosen, given = settings.coordinator, settings.coordinator.budgets
+    budgets = Budgets(*(AgentBudget(budget.turnover, budget.fees) for budget in (given.long_term, given.short_term, given.market_making)))
+    return CoordinatorParams(
+        inventory_limit=chosen.inventory_limit, silent_gross=chosen.silent_gross, silent_budget=chosen.silent_budget,
+        strategy=chosen.strategy, period_s=chosen.period_s, memory_days=chosen.memory_days, trust=chosen.trust,
+        sharpe_scale=chosen.sharpe_scale, band=chosen.band, gate_floor=chosen.gate_floor, budgets=budgets,
+    )  # fmt: skip
 
 
 def frictions(settings: Settings) -> Frictions:
