@@ -7,10 +7,19 @@ from math import isfinite
 
 from agents.core.errors import ConfigError
 from agents.core.instruments import Instrument, Symbol
+from agents.desk.risk_model import RiskModel, RiskParams
 
 CALM, WARN, NO_NEW_RISK, REDUCE, FLATTEN = "calm", "warn", "no_new_risk", "reduce", "flatten"
 RUNGS = (CALM, WARN, NO_NEW_RISK, REDUCE, FLATTEN)
 """Rungs of the drawdown ladder, mildest first."""
+
+
+MOST_SCENARIOS = 1000
+"""Hours that bars keep, less a reserve."""
+_FRACTIONS = (
+    "cash_buffer", "position_cap", "reduced_gross", "price_collar", "slippage", "depth_share", "max_order_notional", "cvar", "var",
+    "cluster_cap", "cluster_correlation", "herfindahl", "top_cap", "fees_day", "liquidity_depth", "liquidity_volume",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,32 @@ class Limits:
     """Curvature D of the distance to the wish. At 1 a deviation smaller than the cost fraction is not traded."""
     quote_tracking: float = 0.1
     """The same for bid sizes: where positions and quotes compete for room, quotes shrink first."""
+    fees_day: float | None = None
+    """Fees that increases of weight may cost per market day, quotes included; reductions are exempt. None: no budget."""
+    cvar: float | None = None
+    """Largest mean loss over the worst of the historical scenarios, each blown up to one day. None: no limit."""
+    cvar_level: float = 0.95
+    """The tail begins here: at .95 the worst twentieth counts."""
+    scenarios: int = 250
+    """How many of the last hours are scenarios: ten days see the present regime, 500 are calmer and dearer."""
+    var: float | None = None
+    """Largest loss of one day at `var_level` by the shrunk covariance. None: no limit."""
+    var_level: float = 0.95
+    var_quantile: str = "gaussian"
+    """gaussian, or cornish_fisher: stretched by the book's skewness and kurtosis, never below the normal one."""
+    cluster_cap: float | None = None
+    """Largest sum of weights among symbols that move alike, bids included. None: no limit."""
+    cluster_correlation: float = 0.7
+    """From this correlation on symbols move alike: they are one bet."""
+    herfindahl: float | None = None
+    """Largest sum of squared weights, as a share of `gross` squared: .25 is as concentrated as four equal positions."""
+    top_count: int = 5
+    top_cap: float | None = None
+    """Largest sum of the `top_count` largest weights. None: no limit."""
+    liquidity_depth: float | None = None
+    """Largest rise of a weight in one decision as a share of the displayed asks. None, or no book displayed: no limit."""
+    liquidity_volume: float | None = None
+    """... as a share of the volume of the last day. None, or no bar seen: no limit."""
     drawdown_warn: float = 0.05
     """Drawdown from the peak of marked equity at which the operator is told."""
     drawdown_stop: float = 0.10
@@ -67,12 +102,14 @@ class Limits:
         for each in fields(self):
             if (value := getattr(self, each.name)) is None:
                 continue
+            if isinstance(value, str):
+                continue
             if not isfinite(value) or value < 0:
                 raise ConfigError(f"{_setting(each.name)} is {value}: set a finite number that is at least 0")
-        for name in ("cash_buffer", "position_cap", "reduced_gross", "price_collar", "slippage", "depth_share", "max_order_notional"):
-            if getattr(self, name) > 1:
-                raise ConfigError(f"{_setting(name)} is {getattr(self, name)}: it is a fraction, set at most 1")
-        for name in ("tracking", "quote_tracking", "price_collar", "max_order_count", "max_orders_per_second"):
+        for name in _FRACTIONS:
+            if (value := getattr(self, name)) is not None and value > 1:
+                raise ConfigError(f"{_setting(name)} is {value}: it is a fraction, set at most 1")
+        for name in ("tracking", "quote_tracking", "price_collar", "max_order_count", "max_orders_per_second", "scenarios", "top_count"):
             if not getattr(self, name):
                 raise ConfigError(f"{_setting(name)} is 0: nothing could be traded; set it above 0")
         if self.allow_short:
@@ -85,6 +122,43 @@ class Limits:
             raise ConfigError(
                 f"risk.drawdown_warn, _stop, _reduce, _flatten are {ladder}: set them rising, above 0 and at most 1"
             )
+        self._check_risk()
+
+    def _check_risk(self) -> None:
+        if self.var_quantile not in ("gaussian", "cornish_fisher"):
+            raise ConfigError(f"risk.var_quantile is {self.var_quantile!r}: use gaussian or cornish_fisher")
+        for name in ("cvar_level", "var_level"):
+            if not 0.5 <= getattr(self, name) < 1:
+                raise ConfigError(f"risk.{name} is {getattr(self, name)}: a tail begins between 0.5 and below 1")
+        if self.scenarios > MOST_SCENARIOS:
+            raise ConfigError(f"risk.scenarios is {self.scenarios}: no more than {MOST_SCENARIOS} hours are remembered")
+        for name in ("cluster_cap", "top_cap"):
+            if (value := getattr(self, name)) is not None and value < self.position_cap:
+                raise ConfigError(
+                    f"risk.{name} {value:g} and risk.position_cap {self.position_cap:g} contradict each other: one position at its cap "
+                    f"breaks the other; raise risk.{name} or lower risk.position_cap"
+                )
+        if self.herfindahl is not None and self.herfindahl * self.gross**2 < self.position_cap**2 - 1e-12:
+            raise ConfigError(
+                f"risk.herfindahl {self.herfindahl:g} and risk.position_cap {self.position_cap:g} contradict each other: one position "
+                f"at its cap needs {(self.position_cap / self.gross) ** 2 if self.gross else 1:.4g}; raise risk.herfindahl or lower risk.position_cap"
+            )
+
+    @classmethod
+    def portfolio_weekly(cls) -> "Limits":
+        """The weekly softmax portfolio: 2 % stay cash, no weight above 20 %, trading costs 10 basis points. A wish of softmax weights
+        over symbols and cash passes `project` as its clipping and capping; no other limit binds."""
+        return cls(cash_buffer=0.02, position_cap=0.20, turnover_cost_bps=10.0)
+
+    def risk_params(self) -> RiskParams:
+        """What must be measured for these limits."""
+        return RiskParams(
+            self.scenarios,
+            self.cvar_level if self.cvar is not None else None,
+            self.var_level if self.var is not None else None,
+            self.var_quantile == "cornish_fisher",
+            self.cluster_correlation if self.cluster_cap is not None else None,
+        )
 
 
 def _setting(name: str) -> str:
@@ -107,7 +181,11 @@ class RiskState:
     """Symbols whose own difference is unexplained, while the rest of the account is clean."""
     turnover_day: float = 0.0
     """Increases of weight during the last market day, as a fraction of equity."""
+    fees_day: float = 0.0
+    """Fees paid during the last market day, as a fraction of equity."""
     capital: float = 0.0
+    model: RiskModel = field(default_factory=RiskModel, repr=False, compare=False)
+    """Scenarios, covariance and clusters, and the planes that bound the tail so far."""
 
     def mark(self, equity: float, capital: float, limits: Limits) -> str:
         """Take the marked equity, move the peak and return the rung of the ladder.

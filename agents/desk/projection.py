@@ -6,18 +6,21 @@ symbol's data only lower them.
 """
 
 from collections.abc import Mapping
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, replace
 from decimal import Decimal
-from math import isfinite
+from math import inf, isfinite, sqrt
 
 import numpy as np
 
 from agents.core.instruments import ZERO, Side, Symbol
 from agents.core.ledger import Ledger
 from agents.core.orders import OrderState
+from agents.desk.clusters import effective_bets
 from agents.desk.gate import is_quote, known_mark
 from agents.desk.limits import FLATTEN, NO_NEW_RISK, REDUCE, RUNGS, Limits, RiskState
-from agents.desk.program import Answer, Floats, Question, minimise, objective
+from agents.desk.program import Answer, Floats, Joint, Question, minimise, objective
+from agents.desk.question import CVAR, HERFINDAHL, TOTAL, VAR
+from agents.desk.risk_model import Measures
 from agents.desk.wishes import Quotes, Style, Target
 from agents.market.state import MarketState
 
@@ -59,6 +62,8 @@ class SafeTarget:
     total: float
     """Bound on the sum of all weights and bids after multiplier and ladder."""
     objective: float
+    risk: dict[str, float]
+    """What the safe weights come to, of a day and of equity: cvar, var, herfindahl, effective_bets; as far as it is measured."""
     seal: InitVar[object]
 
     def __post_init__(self, seal: object) -> None:
@@ -87,19 +92,21 @@ def project(target: Target, market: MarketState, ledger: Ledger, limits: Limits,
     if equity is None:
         return SafeTarget(
             target.time, {}, {}, {}, {}, (), HOLD, state.rung, {s: reasons.get(s, "equity_unknown") for s in symbols},
-            ZERO, marks, 0.0, 0.0, _SEAL,
+            ZERO, marks, 0.0, 0.0, {}, _SEAL,
         )  # fmt: skip
     total, total_name = _total(target, limits, state)
-    question = _question(symbols, target, ledger, limits, state, marks, equity, reasons, total)
+    measures = state.model.measures(market, symbols, limits.risk_params())
+    question = _question(symbols, target, market, ledger, limits, state, marks, equity, reasons, total)
+    question = replace(question, joint=_joint(target, question, symbols, ledger, limits, state, measures))
     answer = minimise(question)
     weights = {symbol: float(weight) for symbol, weight in zip(symbols, answer.weights, strict=True)}
     return SafeTarget(
         target.time,
         weights,
-        _quotes(symbols, target, question, answer, reasons, state),
+        _quotes(symbols, target, answer, reasons, state),
         {symbol: _plain(target.styles.get(symbol, Style())) for symbol in symbols if reasons.get(symbol) != "not_finite"},
         {symbol: parts for symbol in symbols if (parts := _parts(target.contributions.get(symbol, {})))},
-        _bounds(symbols, target, question, answer, reasons, total_name),
+        _bounds(symbols, target, question, answer, reasons, total_name, limits),
         answer.solver,
         state.rung,
         reasons,
@@ -107,6 +114,7 @@ def project(target: Target, market: MarketState, ledger: Ledger, limits: Limits,
         marks,
         total,
         objective(question, answer.weights, answer.bids),
+        _measured(answer.weights, measures),
         _SEAL,
     )
 
@@ -146,7 +154,7 @@ def _distrust(symbol: Symbol, target: Target, market: MarketState, ledger: Ledge
 
 
 def _finite(symbol: Symbol, target: Target) -> bool:
-    numbers = [target.weights[symbol], target.gross_multiplier]
+    numbers = [target.weights[symbol], target.gross_multiplier, target.budget_multiplier]
     if (quotes := target.quotes.get(symbol)) is not None:
         numbers += [quotes.bid_offset, quotes.ask_offset, quotes.bid_size, quotes.ask_size]
     if (style := target.styles.get(symbol)) is not None:
@@ -165,9 +173,14 @@ def _parts(contributions: Mapping[str, float]) -> dict[str, float]:
     return parts if all(map(isfinite, parts.values())) else {}
 
 
+def _tightened(multiplier: float) -> float:
+    """A multiplier of a limit, in [0, 1]: it can only tighten. One that is no number stops all new risk elsewhere (`not_finite`)."""
+    return min(max(multiplier, 0.0), 1.0) if isfinite(multiplier) else 1.0
+
+
 def _total(target: Target, limits: Limits, state: RiskState) -> tuple[float, str]:
     """The tightest bound on the sum of weights and its name. On spot gross, net and cash bound the same sum."""
-    multiplier = min(max(target.gross_multiplier, 0.0), 1.0) if isfinite(target.gross_multiplier) else 1.0
+    multiplier = _tightened(target.gross_multiplier)
     if state.rung == REDUCE:
         multiplier *= limits.reduced_gross
     elif state.rung == FLATTEN:
@@ -176,27 +189,82 @@ def _total(target: Target, limits: Limits, state: RiskState) -> tuple[float, str
     return min(bounds, key=lambda bound: bound[0])
 
 
-def _question(symbols: list[Symbol], target: Target, ledger: Ledger, limits: Limits, state: RiskState,
+def _question(symbols: list[Symbol], target: Target, market: MarketState, ledger: Ledger, limits: Limits, state: RiskState,
               marks: Mapping[Symbol, Decimal], equity: Decimal, reasons: Mapping[Symbol, str], total: float) -> Question:  # fmt: skip
     size, worth = len(symbols), float(equity)
-    wish, held, committed, bids = (np.zeros(size) for _ in range(4))
+    wish, held, committed, bids, asks = (np.zeros(size) for _ in range(5))
     for row, symbol in enumerate(symbols):
         mark = marks.get(symbol, ZERO)
         held[row] = max(float(ledger.position(symbol) * mark) / worth, 0.0)
         committed[row] = held[row] + float(_standing_buys(ledger, symbol, mark)) / worth
         if reasons.get(symbol) in ("not_listed", "not_wished", "not_finite", "no_mark"):
             wish[row] = held[row]
-        else:
-            wish[row] = max(target.weights[symbol], 0.0)
-            if symbol not in reasons and symbol in target.quotes:
-                bids[row] = max(target.quotes[symbol].bid_size, 0.0)
+            continue
+        wish[row] = max(target.weights[symbol], 0.0)
+        if (quotes := target.quotes.get(symbol)) is not None:
+            asks[row] = min(max(quotes.ask_size, 0.0), held[row])
+            bids[row] = max(quotes.bid_size, 0.0) if symbol not in reasons else 0.0
     cap = np.full(size, 0.0 if state.rung == FLATTEN else limits.position_cap)
     closed = np.array([symbol in reasons for symbol in symbols], dtype=bool)
     return Question(
         wish, held, committed, cap, np.where(closed, np.minimum(cap, held), cap), bids,
         _costs(symbols, ledger, limits), np.full(size, limits.tracking), np.full(size, limits.quote_tracking),
-        total, max(limits.turnover_day - state.turnover_day, 0.0) if isfinite(state.turnover_day) else 0.0,
+        total, _left(limits.turnover_day, state.turnover_day), _liquidity(symbols, market, limits, marks, worth), asks,
     )  # fmt: skip
+
+
+def _left(budget: float, used: float) -> float:
+    """What is left of a day's budget; nothing where it is not known what was used."""
+    return max(budget - used, 0.0) if isfinite(used) else 0.0
+
+
+def _liquidity(symbols: list[Symbol], market: MarketState, limits: Limits, marks: Mapping[Symbol, Decimal], equity: float) -> Floats | None:
+    """Largest rise of each weight that displayed depth and traded volume bear, or None without such limits."""
+    if limits.liquidity_depth is None and limits.liquidity_volume is None:
+        return None
+    room = np.full(len(symbols), np.inf)
+    for row, symbol in enumerate(symbols):
+        if symbol not in marks or symbol not in market.symbols:
+            continue
+        mark, asks, hours = float(marks[symbol]), market.book(symbol).asks, market.bars(symbol)["1h"]
+        if limits.liquidity_depth is not None and asks:
+            room[row] = limits.liquidity_depth * float(sum(quantity for _, quantity in asks)) * mark / equity
+        if limits.liquidity_volume is not None and len(hours):
+            room[row] = min(room[row], limits.liquidity_volume * float(hours.volume[-24:].sum()) * mark / equity)
+    return room
+
+
+def _joint(target: Target, question: Question, symbols: list[Symbol], ledger: Ledger, limits: Limits, state: RiskState,
+           measures: Measures) -> Joint:  # fmt: skip
+    """The limits of the whole book; the risk agent's second multiplier tightens the tail's and the clusters'."""
+    budget = _tightened(target.budget_multiplier)
+    fee = None
+    if limits.fees_day is not None:
+        fee = np.array([max(float(ledger.instruments[s].taker_fee), 0.0) if s in ledger.instruments else 0.0 for s in symbols])
+    return Joint(
+        groups=measures.groups,
+        group_cap=inf if limits.cluster_cap is None else limits.cluster_cap * budget,
+        norm=inf if limits.herfindahl is None else sqrt(limits.herfindahl) * limits.gross,
+        top_count=limits.top_count,
+        top=inf if limits.top_cap is None else limits.top_cap,
+        tail=measures.tail,
+        tail_limit=inf if limits.cvar is None else limits.cvar * budget,
+        quantile=measures.quantile,
+        quantile_limit=inf if limits.var is None else limits.var,
+        fee=fee,
+        fees=inf if limits.fees_day is None else _left(limits.fees_day, state.fees_day),
+    )
+
+
+def _measured(weights: Floats, measures: Measures) -> dict[str, float]:
+    found: dict[str, float] = {}
+    if measures.tail is not None:
+        found[CVAR] = measures.tail.value(weights)
+    if measures.quantile is not None:
+        found[VAR] = measures.quantile.value(weights)
+    if measures.covariance is not None:
+        found["effective_bets"] = effective_bets(weights, measures.covariance)
+    return {**found, HERFINDAHL: float(weights @ weights)} if found else {}
 
 
 def _costs(symbols: list[Symbol], ledger: Ledger, limits: Limits) -> Floats:
@@ -217,7 +285,7 @@ def _standing_buys(ledger: Ledger, symbol: Symbol, mark: Decimal) -> Decimal:
     return value
 
 
-def _quotes(symbols: list[Symbol], target: Target, question: Question, answer: Answer, reasons: Mapping[Symbol, str],
+def _quotes(symbols: list[Symbol], target: Target, answer: Answer, reasons: Mapping[Symbol, str],
             state: RiskState) -> dict[Symbol, Quotes]:  # fmt: skip
     """Bids as solved, asks from inventory owned: with all asks filled the weight is still at least 0.
 
@@ -228,28 +296,29 @@ def _quotes(symbols: list[Symbol], target: Target, question: Question, answer: A
         quotes = target.quotes.get(symbol)
         if quotes is None or reasons.get(symbol, DRAWDOWN) != DRAWDOWN or state.rung == FLATTEN:
             continue
-        ask = min(max(quotes.ask_size, 0.0), float(question.held[row]))
-        result[symbol] = Quotes(float(quotes.bid_offset), float(quotes.ask_offset), float(answer.bids[row]), ask)
+        result[symbol] = Quotes(float(quotes.bid_offset), float(quotes.ask_offset), float(answer.bids[row]), float(answer.asks[row]))
     return result
 
 
 def _bounds(symbols: list[Symbol], target: Target, question: Question, answer: Answer, reasons: Mapping[Symbol, str],
-            total_name: str) -> tuple[Bound, ...]:  # fmt: skip
+            total_name: str, limits: Limits) -> tuple[Bound, ...]:  # fmt: skip
     """Dual values by limit, each symbol's own first. `long_only` is priced at what a negative wish was cut by."""
     found: dict[tuple[str, Symbol | None], float] = {}
 
     def add(name: str, symbol: Symbol | None, price: float) -> None:
         if price > BINDS:
+            name = total_name if name == TOTAL else name
             found[name, symbol] = found.get((name, symbol), 0.0) + price
 
     for row, symbol in enumerate(symbols):
         box = "no_new_risk" if symbol in reasons else "position_cap"
-        kept = total_name if question.weight_room[row] < question.ceiling[row] else box
+        kept = answer.kept[row] or box
         add(kept, symbol, float(answer.ceiling_price[row]))
-        add(box, symbol, float(answer.cap_price[row]))
-        add(total_name if question.breached else box, symbol, float(answer.bid_price[row]))
+        add(kept, symbol, float(answer.cap_price[row]))
+        add(kept, symbol, float(answer.bid_price[row]))
         weight = target.weights.get(symbol, 0.0)
         add("long_only", symbol, -weight * float(question.tracking[row]) if isfinite(weight) else 0.0)
-    add(total_name, None, answer.total_price)
-    add("turnover", None, answer.turnover_price)
+    for name, price in answer.prices.items():
+        # The program bounds the root of Herfindahl's index: d sqrt(H) G / dH.
+        add(name, None, price * limits.gross**2 / (2 * question.joint.norm) if name == HERFINDAHL and question.joint.norm else price)
     return tuple(Bound(name, symbol, price) for (name, symbol), price in found.items())

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from agents.desk import program
+from agents.desk import cones, program
 from agents.desk.program import CLARABEL, FALLBACK, FEASIBLE, SHORTCUT, Question, minimise, objective, shrink, violation
 
 weight = st.floats(0.0, 0.5)
@@ -203,7 +203,7 @@ def test_breached_book_may_only_fall():
 
 
 def test_a_solver_that_fails_is_replaced_by_the_shrink(monkeypatch):
-    monkeypatch.setattr(program.SETTINGS, "max_iter", 1)
+    monkeypatch.setattr(cones.SETTINGS, "max_iter", 1)
     answer = minimise(sample(total=0.2))
     assert answer.solver == FALLBACK
     assert violation(sample(total=0.2), answer.weights, answer.bids) <= FEASIBLE
