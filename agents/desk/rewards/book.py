@@ -5,7 +5,7 @@ by their running return scale and multiplied by `reward_scale`.
 """
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 import numpy as np
@@ -120,11 +120,17 @@ class RewardBook:
             else:
                 self.dropped += 1
         self._faults[agent] = set(faults)
+        nothing = np.zeros(0)
+        self._rows[agent] = _Row(observation, np.zeros(0, np.float32), version, nothing, accounts, followed, nothing, drawdown)
+        self.decide(agent, actions, wishes)
+        return results
+
+    def decide(self, agent: str, actions: NDArray[np.float32], wishes: Sequence[Wish]) -> None:
+        """What the agent did at its latest decision, in place of what was remembered: whoever acts from outside is told the reward
+        of its last action before it takes the next. Raises KeyError for an agent without a decision."""
         wished = np.array([_wished(wish) for wish in wishes], dtype=np.float64)
         views = np.array([_view(wish) for wish in wishes], dtype=np.float64)
-        actions = np.array(actions, dtype=np.float32)
-        self._rows[agent] = _Row(observation, actions, version, wished, accounts, followed, views, drawdown)
-        return results
+        self._rows[agent] = replace(self._rows[agent], actions=np.array(actions, dtype=np.float32), wished=wished, views=views)
 
     def moments(
         self, agent: str, now: int, *, ledger: Ledger, attribution: Attribution, marks: Mapping[Symbol, Decimal], equity: Decimal,
