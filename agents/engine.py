@@ -40,7 +40,7 @@ from agents.desk.limits import FLATTEN, RiskState
 from agents.desk.planner import plan
 from agents.desk.projection import SafeTarget, project
 from agents.desk.protection import Need, Protection, resting
-from agents.desk.rewards import CADENCES_NS, NO_FAULTS, RewardBook, RewardParams
+from agents.desk.rewards import CADENCES_NS, NO_FAULTS, RewardBook
 from agents.desk.sheet import PlanContext, PlanMemory
 from agents.desk.stops import Stops
 from agents.desk.wishes import MARKET_MAKING, ORDER, PORTFOLIO, LongTermWish, StandingWishes
@@ -65,9 +65,7 @@ class Engine:
         self.standing = StandingWishes()
         self.stops, self.protection = Stops(), Protection(config.stop_limit_orders)
         self.attribution = Attribution(Currency(config.quote))
-        self.rewards = RewardBook(
-            RewardParams(reward_scale=config.reward_scale), {**CADENCES_NS, MARKET_MAKING: int(config.market_making_cadence_s * NS)}
-        )
+        self.rewards = RewardBook(config.rewards, {**CADENCES_NS, MARKET_MAKING: int(config.market_making_cadence_s * NS)})
         self.actors = Actors.prior({a: (STATE_SIZES[a], ACTION_SIZES[a]) for a in ORDER}, config.hidden_sizes, SPEC_HASH)
         self.weights_version = 0
         self.halted = False
@@ -307,7 +305,11 @@ class Engine:
 
     def _look(self, agent: str, sitting: Sitting) -> Observation:
         """What the agent sees at this point of the sitting."""
-        context = self._context(float(sitting.equity), sitting.today)
+        moments = self.rewards.moments(
+            agent, self.market.now, ledger=self.ledger, attribution=self.attribution, marks=sitting.marks, equity=sitting.equity,
+            faults=sitting.faults,
+        )  # fmt: skip
+        context = self._context(float(sitting.equity), sitting.today, moments)
         return observe(agent, self.market, self.ledger, sitting.symbols, context)
 
     def _speak(self, agent: str, seen: Observation, actions: npt.NDArray[np.float32], sitting: Sitting) -> None:
@@ -334,7 +336,7 @@ class Engine:
         ledger = self.ledger
         return self._day.since(self.market.now, (float(ledger.turnover), float(ledger.bought), float(self._fees(marks))))
 
-    def _context(self, equity: float, today: tuple[float, float, float]) -> Context:
+    def _context(self, equity: float, today: tuple[float, float, float], moments: tuple[float, float]) -> Context:
         turnover, _, fees = today
         return Context(
             equity=equity,
@@ -344,6 +346,7 @@ class Engine:
             turnover_day=turnover / equity if equity > 0 else 0.0,
             fees_paid_day=fees / equity if equity > 0 else 0.0,
             risk={},
+            moments=moments,
         )
 
     # -- the account -----------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 Agent = Literal["long_term", "short_term", "market_making", "risk"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False, max_digits=30)]
 
 KEYS = ("api_key", "secret", "password")
@@ -246,6 +247,51 @@ class ReinforcementLearning(Section):
     options: LearningOptions = Field(LearningOptions(), description="What can be changed about the agents' SAC.")
 
 
+REWARD_TERMS = {
+    "long_term": ("utility", "differential_sharpe", "sortino", "cvar", "drawdown", "costs", "hybrid"),
+    "short_term": ("utility", "differential_sharpe", "sortino", "cvar", "drawdown", "costs", "hybrid"),
+    "market_making": ("spread_capture", "cvar", "drawdown", "costs"),
+    "risk": ("utility", "cvar", "drawdown"),
+}
+"""By agent, as agents.desk.rewards has them."""
+
+
+class Rewards(Section):
+    """What each agent is paid for: a weighted sum of terms (docs/learning.md, "Rewards"). Terms that are given replace the default ones."""
+
+    long_term: dict[str, NotNegative] = Field({"utility": 1.0}, description="Reward terms of the long-term agent and their weights.")
+    short_term: dict[str, NotNegative] = Field({"utility": 1.0}, description="Reward terms of the short-term agent and their weights.")
+    market_making: dict[str, NotNegative] = Field({"spread_capture": 1.0}, description="Reward terms of the market maker and their weights.")
+    risk: dict[str, NotNegative] = Field(
+        {"utility": 1.0}, description="Reward terms of the risk agent and their weights: each with its multiplier, less the same without."
+    )
+    volatility_target: Positive = Field(0.20, le=10, description="Annual volatility in whose units rewards are counted.")
+    risk_aversion: NotNegative = Field(5.0, description="lambda of the utility: the best book has a Sharpe ratio of lambda times volatility.")
+    alias: NotNegative = Field(1.0, description="Price of the squared difference between the weight wished for and the one that was had.")
+    worst_drawdown: Fraction = Field(0.20, gt=0, description="Fall from the peak at which aversion has grown to ten times its size.")
+    drawdown_penalty: NotNegative = Field(1.0, description="Price of a new loss at the peak, in the term `drawdown`; it grows below it.")
+    cvar_level: float = Field(0.95, gt=0, lt=1, description="Losses beyond this quantile count in the term `cvar`.")
+    prediction_bonus: NotNegative = Field(0.1, description="What a right and certain prediction adds in the term `hybrid`.")
+    moment_memory: float = Field(
+        100.0, gt=1, allow_inf_nan=False, description="Decisions over which the moments of the differential ratios and the tail are averaged."
+    )
+    clip: Positive = Field(10.0, description="Largest reward, in units of its running scale.")
+
+    @model_validator(mode="after")
+    def _known(self) -> "Rewards":
+        for agent, known in REWARD_TERMS.items():
+            terms = getattr(self, agent)
+            for name in terms:
+                if name not in known:
+                    why = "is for simulation only; its" if name == "exploration" else "is no reward term of this agent; its"
+                    raise ValueError(f"rewards.{agent}: {name!r} {why} terms are {', '.join(known)}")
+            if not terms:
+                raise ValueError(f"rewards.{agent}: there is no term; give at least one of {', '.join(known)}")
+            if "differential_sharpe" in terms and "sortino" in terms:
+                raise ValueError(f"rewards.{agent}: differential_sharpe and sortino need the same two columns of the state; keep one of them")
+        return self
+
+
 class Agents(Section):
     """Which agents speak. Three of them speak when their bar closes: long-term hourly, short-term and risk each minute."""
 
@@ -428,6 +474,7 @@ class Settings(BaseSettings):
     safety: Safety = Field(Safety(), description="What protects the account when something else has failed.")
     agents: Agents = Field(Agents(), description="Which agents speak.")
     coordinator: Coordinator = Field(Coordinator(), description="How the agents' wishes are joined, and what each may spend in a day.")
+    rewards: Rewards = Field(Rewards(), description="What each agent is paid for.")
     reinforcement_learning: ReinforcementLearning = Field(ReinforcementLearning(), description="How the agents learn.")
     paper: Paper = Field(Paper(), description="How simulated fills are made.")
     rehearsal: Rehearsal = Field(Rehearsal(), description="The built-in local exchange.")

@@ -6,6 +6,7 @@ from agents.core.instruments import Symbol
 from agents.desk.coordinator import AgentBudget, Budgets, CoordinatorParams
 from agents.desk.decision import EngineConfig
 from agents.desk.limits import Limits
+from agents.desk.rewards import RewardParams, RewardTerms
 from agents.market.frictions import (
     BackQueue,
     CandleBook,
@@ -37,7 +38,7 @@ def engine_config(settings: Settings, symbols: tuple[Symbol, ...], epoch: int, e
         instance=settings.instance, epoch=epoch, quote=settings.capital.quote, symbols=symbols, agents=agents.enabled, limits=limits,
         prior=agents.prior, hidden_sizes=learning.hidden_sizes,
         exploration=exploration,
-        reward_scale=learning.reward_scale, seed=learning.seed, market_making_cadence_s=agents.market_making_s,
+        rewards=reward_params(settings), seed=learning.seed, market_making_cadence_s=agents.market_making_s,
         requote_after_s=agents.requote_ms / 1000, stale_after_s=settings.feed.stale_after_s, coordinator=_coordinator(settings),
     )  # fmt: skip
 
@@ -49,6 +50,18 @@ def _coordinator(settings: Settings) -> CoordinatorParams:
         inventory_limit=chosen.inventory_limit, silent_gross=chosen.silent_gross, silent_budget=chosen.silent_budget,
         strategy=chosen.strategy, period_s=chosen.period_s, memory_days=chosen.memory_days, trust=chosen.trust,
         sharpe_scale=chosen.sharpe_scale, band=chosen.band, gate_floor=chosen.gate_floor, budgets=budgets,
+    )  # fmt: skip
+
+
+def reward_params(settings: Settings) -> RewardParams:
+    """What the agents are paid for."""
+    rewards = settings.rewards
+    terms = RewardTerms(rewards.long_term, rewards.short_term, rewards.market_making, rewards.risk)
+    return RewardParams(
+        volatility_target=rewards.volatility_target, risk_aversion=rewards.risk_aversion, alias=rewards.alias,
+        worst_drawdown=rewards.worst_drawdown, reward_scale=settings.reinforcement_learning.reward_scale, clip=rewards.clip, terms=terms,
+        moment_memory=rewards.moment_memory, cvar_level=rewards.cvar_level, prediction_bonus=rewards.prediction_bonus,
+        drawdown_penalty=rewards.drawdown_penalty,
     )  # fmt: skip
 
 

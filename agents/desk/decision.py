@@ -12,6 +12,7 @@ from agents.desk.coordination.params import DEFAULT, CoordinatorParams
 from agents.desk.gate import Refusal
 from agents.desk.limits import Limits
 from agents.desk.projection import Bound, SafeTarget
+from agents.desk.rewards import RewardParams
 from agents.desk.wishes import LONG_TERM, MARKET_MAKING, ORDER, RISK, SHORT_TERM, Target, Wish
 from agents.market.observation import Experience, Observation
 
@@ -36,7 +37,7 @@ class EngineConfig:
     hidden_sizes: tuple[int, ...] = (256, 256)
     exploration: float = 0.0
     """Noise on the actions as a fraction of the policy's own spread; 0 serves the mean action."""
-    reward_scale: float = 5.0
+    rewards: RewardParams = field(default_factory=RewardParams)
     seed: int = 0
     market_making_cadence_s: float = 5.0
     requote_after_s: float = 0.5
