@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from agents.core.errors import ConfigError
+from agents.core.errors import ConfigError, DataError
 from agents.desk.long_term import LongTerm, LongTermParams
 from agents.desk.priors import HOURS_PER_YEAR, bend, column, horizon_weights, unit_weight
-from agents.desk.wishes import LONG_TERM
-from agents.market.columns import HOUR_COLUMNS, SPECS
-from agents.market.features import DAY
+from agents.desk.short_term import ShortTerm, ShortTermParams
+from agents.desk.wishes import LONG_TERM, SHORT_TERM
+from agents.market.batch import minute_history
+from agents.market.columns import HOUR_COLUMNS, MINUTE_COLUMNS, SPECS
+from agents.market.features import DAY, MINUTE, VOLATILITY_1H
 from agents.market.history import CandleHistory
 from agents.market.observation import Observation
 
@@ -24,6 +26,7 @@ Flags = npt.NDArray[np.bool_]
 VOLATILITY_DAYS = 30
 TREND = LongTermParams()
 """The default prior; the classic alternative is LongTermParams(prior="sign")."""
+REVERSION = ShortTermParams()
 
 
 def cash(history: CandleHistory) -> Floats:
@@ -78,6 +81,29 @@ def long_term_prior(
     deviation = column(seen, "volatility_1h", 0.0, 10.0) * np.sqrt(HOURS_PER_YEAR)
     unit = unit_weight(deviation, column(seen, "effective_bets", 1.0, 1e4), params.volatility_target, 0.0, params.weight_cap)
     return np.where(history.listed, (exposure * unit).reshape(rows, width), 0.0)
+
+
+def short_term_prior(
+    history: CandleHistory, fee: float, half_spread: float, params: ShortTermParams = REVERSION, volatility_1h: float = VOLATILITY_1H
+) -> Floats:
+    """What the short-term agent wishes at action 0 around a long-term weight of 0, signed, [T, N], on complete minute candles.
+
+    `fee` and `half_spread` are fractions: what the prior must expect to earn back. A spot account can follow the positive part alone.
+    """
+    if history.length != MINUTE or not history.listed.all():
+        raise DataError(f"the short-term prior needs complete candles of a minute, these are {history.timeframe}; cut to where all are listed")
+    rows, width = history.close.shape
+    known = minute_history(history.close, history.high, history.low, history.volume, np.full(width, volatility_1h))
+    matrix = np.zeros((rows * width, SPECS[SHORT_TERM].size), dtype=np.float32)
+    place = SPECS[SHORT_TERM].index
+    for number, name in enumerate(MINUTE_COLUMNS):
+        if name in place:
+            matrix[:, place[name]] = known[..., number].reshape(-1)
+    matrix[:, place["maker_fee"]], matrix[:, place["half_spread"]] = fee, half_spread
+    seen, agent = Observation(SHORT_TERM, (), 0, matrix), ShortTerm(params)
+    band = agent.band(seen)
+    path: Floats = (bend(agent.prior(seen, band), np.zeros(rows * width)) * band).reshape(rows, width)
+    return path
 
 
 BASELINES: Mapping[str, Callable[[CandleHistory], Floats]] = {

@@ -207,15 +207,20 @@ def paired_intervals(
     """Ours minus theirs by MEASURES with percentile intervals of the stationary bootstrap, both curves resampled together.
 
     Politis and Romano (1994), "The stationary bootstrap"; paired, so that what moved both curves cancels. The block is chosen from
-    both curves and their difference unless given. Raises DataError for curves of different length or fewer than 20 periods.
-    """  # fmt: skip
-    left, right = checked(ours, 20), checked(theirs, 20)
-    if left.shape != right.shape:
-        raise DataError(f"paired curves must be of one length, got {len(left)} and {len(right)} periods")
+    both curves and their difference unless given. `ours` may be [periods, seeds]: then it stands for the mean of the seeds, and a
+    resample draws seeds too, so that the interval is about other seeds as well as other times. Raises DataError for curves of
+    different length or fewer than 20 periods.
+    """
+    right = checked(theirs, 20)
+    table = np.stack([checked(column, 20) for column in np.atleast_2d(np.asarray(ours, dtype=np.float64).T)], axis=1)
+    if len(table) != len(right):
+        raise DataError(f"paired curves must be of one length, got {len(table)} and {len(right)} periods")
+    left, count = table.mean(axis=1), table.shape[1]
     size = block_length(left, right, left - right) if block is None else block
-    drawn = np.empty((resamples, len(MEASURES)))
+    drawn, chance = np.empty((resamples, len(MEASURES))), np.random.default_rng([seed, 1])
     for number, rows in enumerate(_resampled(len(left), size, resamples, seed)):
-        drawn[number] = differences(left[rows], right[rows], periods)
+        mine = left[rows] if count == 1 else table[rows] @ (np.bincount(chance.integers(count, size=count), minlength=count) / count)
+        drawn[number] = differences(mine, right[rows], periods)
     return _intervals(differences(left, right, periods), drawn, level, size)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agents.core.errors import ConfigError
+from agents.core.errors import ConfigError, DataError
 from agents.core.instruments import Symbol
 from agents.desk.long_term import LongTerm, LongTermParams
 from agents.desk.wishes import LONG_TERM
@@ -16,6 +16,7 @@ from agents.jobs.baselines import (
     inverse_volatility,
     long_term_prior,
     midnights,
+    short_term_prior,
 )
 from agents.market.columns import HOUR_COLUMNS, SPECS
 from agents.market.history import CandleHistory, hour_features
@@ -111,6 +112,25 @@ def test_the_prior_is_the_agents_own_at_action_0(prior):
         wishes = LongTerm(params).propose(seen, np.zeros((3, 4), dtype=np.float32))
         assert path[row] == pytest.approx([wish.weight for wish in wishes], rel=1e-12)
     assert (np.abs(path[2999]).sum() > 0) == (prior != "none")
+
+
+def minutes(bars: int = 600) -> CandleHistory:
+    hours = made(bars)
+    times = START + 60 * 10**9 * np.arange(bars, dtype=np.int64)
+    return CandleHistory(hours.symbols, "1m", times, hours.open, hours.high, hours.low, hours.close, hours.volume)
+
+
+def test_the_short_term_prior_asks_for_more_than_its_costs():
+    history = minutes()
+    free, dear = (short_term_prior(history, fee, 0.0) for fee in (0.0, 0.05))
+    assert free.shape == history.close.shape
+    assert np.abs(free).sum() > 1.0
+    assert np.abs(dear).sum() < 0.05 * np.abs(free).sum()
+
+
+def test_the_short_term_prior_is_for_minutes():
+    with pytest.raises(DataError, match="candles of a minute, these are 1h"):
+        short_term_prior(made(60), 0.001, 0.0)
 
 
 def test_features_of_another_history_are_refused():

@@ -201,6 +201,16 @@ def test_curves_of_different_length_are_no_pair():
         s.paired_intervals(noise(50, 1), noise(51, 1))
 
 
+def test_seeds_that_disagree_widen_the_interval():
+    theirs = noise(300, 20)
+    alike = np.stack([theirs + 0.0005] * 6, axis=1)
+    apart = alike + 0.004 * np.array([-1.0, 1.0, -1.0, 1.0, -1.0, 1.0])
+    sure, unsure = (s.paired_intervals(table, theirs, resamples=300)["mean"] for table in (alike, apart))
+    assert sure.estimate == pytest.approx(unsure.estimate) == pytest.approx(0.0005 * 365)
+    assert (sure.decided, unsure.decided) == (1, 0)
+    assert s.paired_intervals(alike[:, :1], theirs, resamples=50) == s.paired_intervals(alike[:, 0], theirs, resamples=50)
+
+
 # -- overfitting and seeds
 
 
