@@ -65,7 +65,7 @@ class StepResult:
     weights: Floats
     """[E, N] at the close of the bar, of the equity there."""
     turnover: Floats
-    """[E] notional traded at the opening."""
+    """[E] notional traded, at the prices of the fills."""
     traded: Floats
     """[E, N] signed: change of weight that was filled, at the decision's marks."""
     safe: Floats
@@ -195,7 +195,8 @@ class PortfolioKernel:
         traded = safe - self.weights
         self._unfillable(traded, at)
         amount = np.abs(traded) * gap
-        cost: Floats = amount * (self.fee + self.spread(traded, at, self.equity))
+        spread = self.spread(traded, at, self.equity)
+        cost: Floats = amount * (self.fee + spread) + traded * gap * (self.fee * spread)  # the fee is on the price with its spread
         if self.cost_scale is not None:
             cost = cost * self.cost_scale
         self._affordable(traded, amount, cost)
@@ -210,10 +211,11 @@ class PortfolioKernel:
         self.equity = self.equity * growth
         self.weights = held / growth[:, None]
         self.row = at
+        turnover = (amount + traded * gap * spread).sum(axis=1)
         self.bought[self.midnight[at]] = 0.0
         np.maximum(self.peak, self.equity, out=self.peak)
         self._climb()
-        return StepResult(profit, cost, self.equity, self.weights, amount.sum(axis=1), traded, safe)
+        return StepResult(profit, cost, self.equity, self.weights, turnover, traded, safe)
 
     def project(self, target: Floats, gross_multiplier: Floats | float = 1.0) -> Floats:
         """What the limits and the drawdown ladder leave of a wish for `target` [E, N], by `agents.desk.program`'s objective."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from agents.desk.long_term import LongTerm, LongTermParams
 from agents.desk.priors import HOURS_PER_YEAR, bend, horizon_weights, scale, tighten, unit_weight, volatility_cushion
-from agents.desk.risk import RiskParams
+from agents.desk.risk import Risk, RiskParams
 from agents.environment.comovement import correlations
 from agents.environment.kernel import Floats, PortfolioKernel, StepResult
 from agents.market.columns import HOUR_COLUMNS, LAYOUT, SPECS
@@ -51,11 +51,14 @@ class LongTermView:
         self._blocks = _blocks()
         self._clock = _clock(history.closings)
         self._hours = history.length / HOUR
+        # A wish is seen by the next decision only while it stands; the risk agent's, made for a minute, never outlives an hour.
+        self._stands = self.speaker.params.lifetime * self.speaker.cadence_ns > history.length
+        self._risk_stands = self.risk_params.lifetime * Risk.cadence_ns > history.length
         self._correlation = correlations(history) if risk == "prior" else None
         shape = kernel.weights.shape
         self.wishes = Wishes(np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros((*shape, 3)), np.zeros(shape))
         self.multipliers: Floats = np.ones((kernel.copies, 2))
-        """What the risk agent wished last, [E, 2]; 1 before it spoke."""
+        """The risk agent's standing wish as the next decision sees it, [E, 2]; 1 without one."""
         self.average: Floats = np.zeros(shape)
         """Average cost of what is held over its mark, [E, N]; 0 where flat."""
         self.age: Floats = np.zeros(shape)
@@ -111,9 +114,9 @@ class LongTermView:
         gross = weights.sum(axis=1)
         account = (1.0 - gross, gross, kernel.drawdown, self.turnover / kernel.equity, self.fees / kernel.equity)
         _fill(result, block["account"], tuple(values[:, None] for values in account))
-        _fill(result, block["wish"], (
-            wishes.exposure, wishes.weight, wishes.precision, wishes.stop, *np.moveaxis(wishes.horizon, -1, 0), 0.0
-        ))  # fmt: skip
+        if self._stands:
+            standing = (wishes.exposure, wishes.weight, wishes.precision, wishes.stop, *np.moveaxis(wishes.horizon, -1, 0))
+            _fill(result, block["wish"], standing)
         _fill(result, block["multiplier"], tuple(self.multipliers.T[:, :, None]))
         _fill(result, block["own"], tuple(self.moments.T[:, :, None]))
         return np.clip(result, -LARGEST, LARGEST, out=result)
@@ -151,8 +154,10 @@ class LongTermView:
         wished = np.sqrt(np.maximum(variance, 0.0) * HOURS_PER_YEAR) / np.maximum(np.abs(wish).sum(axis=1), 1.0)
         cushion = volatility_cushion(wished, np.clip(self.kernel.drawdown, 0.0, 1.0), p.volatility_target, p.worst_drawdown)
         none = np.zeros_like(cushion)
-        self.multipliers = np.stack([tighten(cushion, none), tighten(np.full_like(cushion, p.budget), none)], axis=1)
-        return self.multipliers[:, 0]
+        gross = tighten(cushion, none)
+        if self._risk_stands:
+            self.multipliers = np.stack([gross, tighten(np.full_like(cushion, p.budget), none)], axis=1)
+        return gross
 
 
 def _blocks() -> dict[str, slice]:
