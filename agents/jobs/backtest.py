@@ -128,7 +128,7 @@ class Backtest:
         self.tally.bars += isinstance(event, Bar)
         if isinstance(event, Fill):
             self.tally.fills += 1
-            self.recorder.fill(event)
+            self.recorder.closings.fill(event)
         for command in effects.commands:
             self.tally.orders += isinstance(command, Place)
             self.exchange.send(command, now)

@@ -1,6 +1,6 @@
 """Watches a run and keeps what its result is made of. It reads the engine and never touches it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from math import nan
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from agents.core.events import Fill
-from agents.core.instruments import NS, ZERO, Symbol
+from agents.core.instruments import NS, ZERO, Currency, Symbol
 from agents.core.orders import OrderId
 from agents.desk.attribution import check_sums
 from agents.desk.decision import Decision
@@ -18,6 +18,45 @@ from agents.jobs.result import RunResult, Trades
 
 DAY = 86_400 * NS
 HOURS_A_YEAR = 24 * 365
+
+
+class Closings:
+    """The trades that fills close: each order that sold, at average cost, the fees of both sides taken off."""
+
+    def __init__(self, symbols: Sequence[Symbol], quote: Currency) -> None:
+        self._index = {symbol: number for number, symbol in enumerate(symbols)}
+        self._quote = quote
+        self._costs = {symbol: [0.0, 0.0] for symbol in symbols}
+        """By symbol (base quantity held, what it cost with fees)."""
+        self._closed: dict[OrderId, tuple[int, int]] = {}
+        """By order (time, symbol)."""
+        self._gained: dict[OrderId, list[float]] = {}
+        """By order (profit, cost of what was sold)."""
+
+    def fill(self, fill: Fill) -> None:
+        """Book one fill; a sale closes the part that it sold."""
+        held = self._costs[fill.symbol]
+        quantity, paid = float(fill.quantity), float(fill.quantity * fill.price)
+        fee = float(fill.fee) if fill.fee_currency == self._quote else 0.0
+        lost = float(fill.fee) if fill.fee_currency == fill.symbol.partition("/")[0] else 0.0
+        if fill.side.value > 0:
+            held[0] += quantity - lost
+            held[1] += paid + fee
+            return
+        share = min(quantity / held[0], 1.0) if held[0] > 0 else 0.0
+        cost = held[1] * share
+        held[0] = max(held[0] - quantity - lost, 0.0)
+        held[1] -= cost
+        self._closed.setdefault(fill.order_id, (fill.time, self._index[fill.symbol]))
+        row = self._gained.setdefault(fill.order_id, [0.0, 0.0])
+        row[0] += paid - fee - cost
+        row[1] += cost
+
+    def trades(self) -> Trades:
+        """All so far."""
+        closed = np.array(list(self._closed.values()), dtype=np.int64).reshape(-1, 2)
+        gained = np.array(list(self._gained.values()), dtype=np.float64).reshape(-1, 2)
+        return Trades(closed[:, 0], closed[:, 1], gained[:, 0], gained[:, 1])
 
 
 class Recorder:
@@ -37,12 +76,7 @@ class Recorder:
         self._risk: dict[str, list[float]] = {}
         """By agent its part of the account's annual volatility, once a market day."""
         self._day = -1
-        self._costs = {symbol: [0.0, 0.0] for symbol in engine.symbols}
-        """By symbol (base quantity held, what it cost with fees)."""
-        self._closed: dict[OrderId, tuple[int, int]] = {}
-        """By order (time, symbol)."""
-        self._gained: dict[OrderId, list[float]] = {}
-        """By order (profit, cost of what was sold)."""
+        self.closings = Closings(engine.symbols, engine.ledger.quote)
 
     def sample(self, at: int) -> None:
         """Note the account as it stands; nothing is noted while a position has no mark."""
@@ -84,26 +118,6 @@ class Recorder:
         for name in {bound.name for bound in decision.bound}:
             self.bound[name] = self.bound.get(name, 0) + 1
 
-    def fill(self, fill: Fill) -> None:
-        """Book one fill at average cost; a sale closes the part that it sold."""
-        held = self._costs[fill.symbol]
-        quantity, paid = float(fill.quantity), float(fill.quantity * fill.price)
-        in_quote = fill.fee_currency == self.engine.ledger.quote
-        fee = float(fill.fee if in_quote else ZERO)
-        lost = float(fill.fee) if fill.fee_currency == fill.symbol.partition("/")[0] else 0.0
-        if fill.side.value > 0:
-            held[0] += quantity - lost
-            held[1] += paid + fee
-            return
-        share = min(quantity / held[0], 1.0) if held[0] > 0 else 0.0
-        cost = held[1] * share
-        held[0] = max(held[0] - quantity - lost, 0.0)
-        held[1] -= cost
-        self._closed.setdefault(fill.order_id, (fill.time, self.engine.symbols.index(fill.symbol)))
-        row = self._gained.setdefault(fill.order_id, [0.0, 0.0])
-        row[0] += paid - fee - cost
-        row[1] += cost
-
     def result(self, *, fills: int, orders: int, ledger_difference: Decimal, meta: Mapping[str, Any]) -> RunResult:
         """The run so far."""
         engine = self.engine
@@ -115,8 +129,6 @@ class Recorder:
         for agent, noted in self._profits.items():
             numbers, values = zip(*noted, strict=True)
             curves[agent][list(numbers)] = values
-        closed = np.array(list(self._closed.values()), dtype=np.int64).reshape(-1, 2)
-        gained = np.array(list(self._gained.values()), dtype=np.float64).reshape(-1, 2)
         return RunResult(
             symbols=tuple(Symbol(s) for s in engine.symbols),
             times=np.array(self._times, dtype=np.int64),
@@ -130,7 +142,7 @@ class Recorder:
             ledger_difference=float(ledger_difference),
             attribution_difference=float(self._difference),
             capital=float(engine.ledger.capital),
-            trades=Trades(closed[:, 0], closed[:, 1], gained[:, 0], gained[:, 1]),
+            trades=self.closings.trades(),
             pnl_curves=curves,
             bound=dict(sorted(self.bound.items())),
             meta=dict(meta),
