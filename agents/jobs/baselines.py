@@ -34,19 +34,19 @@ def cash(history: CandleHistory) -> Floats:
     return np.zeros_like(history.close)
 
 
-def buy_and_hold(history: CandleHistory, gross: float = 1.0) -> Floats:
-    """Equal parts of what is listed in the first row, never traded again."""
-    start = np.zeros(len(history.times), dtype=bool)
-    start[0] = True
-    return held(history, _equal(history.listed, gross), start)
+def buy_and_hold(history: CandleHistory, start: int = 0, gross: float = 1.0) -> Floats:
+    """Equal parts of what is listed at `start`, never traded again."""
+    moments = np.zeros(len(history.times), dtype=bool)
+    moments[start] = True
+    return held(history, _equal(history.listed, gross), moments)
 
 
-def equal_weight(history: CandleHistory, gross: float = 1.0) -> Floats:
+def equal_weight(history: CandleHistory, start: int = 0, gross: float = 1.0) -> Floats:
     """Equal parts of what is listed, restored at each midnight UTC (DeMiguel, Garlappi, Uppal 2009)."""
-    return held(history, _equal(history.listed, gross), midnights(history))
+    return held(history, _equal(history.listed, gross), midnights(history, start))
 
 
-def inverse_volatility(history: CandleHistory, gross: float = 1.0, days: int = VOLATILITY_DAYS) -> Floats:
+def inverse_volatility(history: CandleHistory, start: int = 0, gross: float = 1.0, days: int = VOLATILITY_DAYS) -> Floats:
     """Parts in inverse proportion to the volatility of the last `days`, restored at each midnight UTC.
 
     A symbol takes part once it has a third of the window; until one has, nothing is held.
@@ -60,7 +60,7 @@ def inverse_volatility(history: CandleHistory, gross: float = 1.0, days: int = V
     taking_part = history.listed & (count >= window / 3.0) & (spread > 0)
     parts = np.where(taking_part, 1.0 / np.maximum(spread, 1e-12), 0.0)
     total = parts.sum(axis=1, keepdims=True)
-    return held(history, gross * np.divide(parts, total, out=np.zeros_like(parts), where=total > 0), midnights(history))
+    return held(history, gross * np.divide(parts, total, out=np.zeros_like(parts), where=total > 0), midnights(history, start))
 
 
 def long_term_prior(
@@ -106,11 +106,12 @@ def short_term_prior(
     return path
 
 
-BASELINES: Mapping[str, Callable[[CandleHistory], Floats]] = {
+BASELINES: Mapping[str, Callable[[CandleHistory, int], Floats]] = {
     "buy_and_hold": buy_and_hold,
     "equal_weight": equal_weight,
     "inverse_volatility": inverse_volatility,
 }
+"""By name: (history, first row) to a path that holds nothing before that row."""
 
 
 def held(history: CandleHistory, targets: Floats, moments: Flags) -> Floats:
@@ -129,9 +130,10 @@ def held(history: CandleHistory, targets: Floats, moments: Flags) -> Floats:
     return drifted
 
 
-def midnights(history: CandleHistory) -> Flags:
-    """bool [T]: rows that close on or as the first after midnight UTC, and the first row."""
+def midnights(history: CandleHistory, start: int = 0) -> Flags:
+    """bool [T]: rows from `start` on that close on or as the first after midnight UTC, and `start` itself."""
     flags: Flags = np.diff(history.closings // DAY, prepend=-1) > 0
+    flags[:start], flags[start] = False, True
     return flags
 
 

@@ -28,6 +28,8 @@ class Trial:
     """What it was looked at on: validation, or test."""
     figures: Mapping[str, float]
     """Results; `sharpe` per year wherever there is one."""
+    curve: tuple[float, ...] = ()
+    """Daily returns where a choice among trials is to be judged later."""
 
     def __post_init__(self) -> None:
         if self.stage not in ("validation", "test"):
@@ -51,7 +53,7 @@ class TrialLog:
         line = json.dumps(
             {
                 "study": trial.study, "configuration": dict(trial.configuration), "seed": trial.seed, "stage": trial.stage,
-                "figures": dict(trial.figures), "key": trial.key,
+                "figures": dict(trial.figures), "curve": list(trial.curve), "key": trial.key,
             },
             sort_keys=True, default=str,
         )  # fmt: skip
@@ -72,7 +74,7 @@ class TrialLog:
         for number, text in enumerate(self.path.read_bytes().split(b"\n"), 1):
             try:
                 row = json.loads(text)
-                trial = Trial(row["study"], row["configuration"], row["seed"], row["stage"], row["figures"])
+                trial = Trial(row["study"], row["configuration"], row["seed"], row["stage"], row["figures"], tuple(row["curve"]))
             except ValueError:
                 continue  # empty, or torn by a crash: it never was a whole line
             except (KeyError, TypeError):
@@ -85,6 +87,12 @@ class TrialLog:
     def count(self, study: str) -> int:
         """Configurations tried in a study so far, at least 1."""
         return max(len({trial.key for trial in self.read() if trial.study == study}), 1)
+
+    def curves(self, study: str, stage: str) -> dict[str, np.ndarray]:
+        """The newest curve of each configuration looked at in a stage, by key; those of another length than the newest are left out."""
+        found = {trial.key: np.asarray(trial.curve) for trial in self.read() if (trial.study, trial.stage) == (study, stage) and trial.curve}
+        length = len(found[list(found)[-1]]) if found else 0
+        return {key: curve for key, curve in found.items() if len(curve) == length}
 
     def variance(self, study: str, figure: str = "sharpe") -> float | None:
         """Variance of a figure over configurations, each by its mean over seeds; None for fewer than two."""

@@ -47,7 +47,7 @@ def grown(history: CandleHistory, path: np.ndarray) -> np.ndarray:
 
 def test_what_is_bought_and_held_is_never_traded():
     history = made()
-    path = buy_and_hold(history, 0.98)
+    path = buy_and_hold(history, gross=0.98)
     assert path[0] == pytest.approx([0.98 / 3] * 3)
     assert path[1:] == pytest.approx(grown(history, path))
 
@@ -73,11 +73,20 @@ def test_inverse_volatility_gives_the_wild_less():
 @pytest.mark.parametrize("name", [*BASELINES])
 def test_a_symbol_takes_part_from_its_listing(name):
     history = made(bars=1500, listed_from=500)
-    path = BASELINES[name](history)
+    path = BASELINES[name](history, 0)
     assert np.isfinite(path).all()
     assert (path >= 0).all() and (path.sum(1) <= 1 + 1e-9).all()
     assert (path[:500, -1] == 0).all()
     assert (path[900:, -1] > 0).all() == (name != "buy_and_hold")
+
+
+@pytest.mark.parametrize("name", [*BASELINES])
+def test_a_rule_may_begin_later(name):
+    history = made(bars=1500, listed_from=500)
+    path = BASELINES[name](history, 900)
+    assert (path[:900] == 0).all()
+    assert path[900].sum() == pytest.approx(1.0)
+    assert (path[900:] > 0).all()
 
 
 @pytest.mark.parametrize("rule", [*BASELINES.values(), lambda h: long_term_prior(h, hour_features(h))])

@@ -32,6 +32,15 @@ def test_what_is_read_is_what_was_written(tmp_path):
     assert log.read() == [ONE]
 
 
+def test_curves_of_one_length_can_be_compared(tmp_path):
+    log = TrialLog(tmp_path / "trials.jsonl")
+    for steps, curve in ((1, (0.1, 0.2, 0.3)), (2, (0.1, 0.2)), (3, ()), (4, (0.3, 0.4)), (2, (0.5, 0.6))):
+        log.append(replace(ONE, configuration={"steps": steps}, curve=curve))
+    log.append(replace(ONE, configuration={"steps": 5}, curve=(0.9, 0.9), stage="test"))
+    assert [curve.tolist() for curve in log.curves(ONE.study, "validation").values()] == [[0.5, 0.6], [0.3, 0.4]]
+    assert log.curves("another", "validation") == {}
+
+
 def test_a_run_again_does_not_count_again(tmp_path):
     log = TrialLog(tmp_path / "trials.jsonl")
     for _ in range(3):

@@ -1,0 +1,284 @@
+"""Evaluation that a sceptic accepts: folds in time, many seeds, paired intervals against the agent's own prior, costs and delay.
+
+One study is one history. The last fold of its walk-forward is the test; the fold before it is where configurations are chosen, and each
+that was tried stands in the run log. Within a fold the gap between training and judging holds the candles on which a run picks its
+checkpoint. Everything returned is plain values, so that JSON, terminal and document say the same.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from agents.desk.long_term import LongTermParams
+from agents.environment.kernel import VectorCosts
+from agents.jobs.baselines import BASELINES, long_term_prior
+from agents.jobs.contenders import BASELINE, DESK, PRIOR, Desk, Track, Window, follow, live, mean_track
+from agents.jobs.result import moment
+from agents.jobs.statistics import (
+    DAYS,
+    deflated_sharpe,
+    dispersion,
+    least_track_record,
+    mean_interval,
+    moments,
+    overfitting,
+    paired_intervals,
+)
+from agents.jobs.trials import Trial, TrialLog
+from agents.jobs.walk_forward import Fold, WalkForward
+from agents.market.history import CandleHistory, hour_features
+from agents.market.observation import SPEC_HASH
+from agents.serving.actors import Actors
+
+Singles = npt.NDArray[np.float32]
+Told = Callable[[str], None]
+Plain = dict[str, Any]
+
+MULTIPLES = (0.0, 1.0, 2.0, 4.0)
+CLASSIC = LongTermParams(prior="sign")
+BLOCKS = 10
+"""Runs of time for the probability of overfitting: a year of days gives five weeks each."""
+
+
+def silent(_: str) -> None:
+    """Tells nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How the agent is trained: `train(candles, candles to pick a checkpoint on, seed)` gives a payload.
+
+    `configuration` is what the run log remembers: whatever was chosen belongs into it.
+    """
+
+    configuration: Mapping[str, Any]
+    train: Callable[[CandleHistory, CandleHistory, int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One history, and how it is judged."""
+
+    name: str
+    history: CandleHistory
+    plan: WalkForward
+    costs: VectorCosts = field(default_factory=VectorCosts)
+    desk: Desk = DESK
+    multiples: tuple[float, ...] = MULTIPLES
+    delay: int = 1
+    """Bars of delay that results are repeated with."""
+    resamples: int = 2000
+
+    @property
+    def folds(self) -> tuple[Fold, ...]:
+        return self.plan.folds(len(self.history.times))
+
+    def window(self, fold: Fold) -> Window:
+        """The fold's judged bars; the first decision is at the close before the first of them."""
+        return Window(self.history, fold.test[0] - 1, fold.test[1])
+
+    def learned_from(self, fold: Fold) -> tuple[CandleHistory, CandleHistory]:
+        """Training candles, and those of the gap, embargo aside, on which a checkpoint is picked."""
+        first, stop = fold.train
+        return self.history.rows(first, stop), self.history.rows(stop, max(fold.test[0] - self.plan.embargo, stop + 1))
+
+
+# -- parts -------------------------------------------------------------------------------------------------------------
+
+
+def rivals(study: Study, features: Singles, window: Window, multiples: Sequence[float] = (1.0,), delay: int = 0) -> list[Track]:
+    """Baselines, and the long-term agent's priors without an agent, on the same costs."""
+    found = []
+    for name, rule in BASELINES.items():
+        path = rule(study.history, window.start)
+        found += follow(name, BASELINE, window, path, study.costs, multiples=multiples, delay=delay)
+    for params in (study.desk.params, CLASSIC):
+        path = long_term_prior(study.history, features, params)
+        name = f"prior ({params.prior})"
+        found += follow(name, PRIOR, window, path, study.costs, study.desk.limits, multiples=multiples, delay=delay)
+    return found
+
+
+def train_seeds(study: Study, training: Training, fold: Fold, seeds: Sequence[int], told: Told = silent) -> dict[int, bytes]:
+    """A payload for each seed, trained on the fold's past."""
+    candles, picked_on = study.learned_from(fold)
+    payloads = {}
+    for seed in seeds:
+        payloads[seed] = training.train(candles, picked_on, seed)
+        told(f"{study.name}: fold {fold.number + 1}, seed {seed} trained")
+    return payloads
+
+
+def acting(payloads: Mapping[int, bytes]) -> dict[int, Actors]:
+    """Policies by seed. Raises ModelError or SpecMismatch for weights that cannot serve."""
+    return {seed: Actors.from_payload(payload, SPEC_HASH) for seed, payload in payloads.items()}
+
+
+def against(ours: Sequence[Track], theirs: Track, resamples: int) -> dict[str, Plain]:
+    """Paired intervals of the mean of `ours` (seeds) less `theirs`, by measure."""
+    table = np.stack([track.returns for track in ours], axis=1)
+    return {name: found.to_dict() for name, found in paired_intervals(table, theirs.returns, resamples=resamples).items()}
+
+
+def described(history: CandleHistory) -> Plain:
+    """What a history is, in plain values."""
+    return {
+        "symbols": list(history.symbols), "timeframe": history.timeframe, "bars": len(history.times),
+        "from": moment(int(history.times[0])), "to": moment(int(history.closings[-1])), "funding": history.funding is not None,
+        "missing": round(1.0 - float(history.listed.mean()), 4),
+    }  # fmt: skip
+
+
+def spans(study: Study, fold: Fold) -> Plain:
+    """The fold's ranges as dates; ends are the close of the last bar."""
+    times, closings = study.history.times, study.history.closings
+    ranges = {"train": fold.train, "test": fold.test}
+    dates = {name: [moment(int(times[a])), moment(int(closings[b - 1]))] for name, (a, b) in ranges.items()}
+    return {"number": fold.number + 1, **dates, "gap_bars": fold.gap}
+
+
+# -- the agent on one window -------------------------------------------------------------------------------------------
+
+
+def agent_section(study: Study, features: Singles, window: Window, payloads: Mapping[int, bytes], others: Sequence[Track]) -> Plain:
+    """The trained agent by seeds beside its own prior: figures, paired intervals, costs, delay, dispersion. Plain values."""
+    actors = acting(payloads)
+    tracks = live(window, features, actors, study.costs, study.desk, study.multiples)
+    late = live(window, features, actors, study.costs, study.desk, delay=study.delay)
+    prior, seeds = _parted(tracks, 1.0)
+    slow_prior, slow = _parted(late, 1.0)
+    whole = mean_track(seeds)
+    own = against(seeds, prior, study.resamples)
+    each = [paired_intervals(track.returns, prior.returns, resamples=study.resamples)["equal_volatility"] for track in seeds]
+    by_cost = []
+    for multiple in study.multiples:
+        base, agents = _parted(tracks, multiple)
+        by_cost.append({
+            "multiple": multiple, "agent": mean_track(agents).to_dict(), "prior": base.to_dict(),
+            "difference": against(agents, base, study.resamples)["equal_volatility"],
+        })  # fmt: skip
+    return {
+        "agent": whole.to_dict(), "prior": prior.to_dict(),
+        "own_interval": {name: found.to_dict() for name, found in mean_interval(whole.returns, resamples=study.resamples).items()},
+        "against_prior": own,
+        "against": {track.name: against(seeds, track, study.resamples) for track in others if track.multiple == 1.0},
+        "seeds": [{**track.to_dict(), "equal_volatility": found.to_dict()} for track, found in zip(seeds, each, strict=True)],
+        "dispersion": {
+            "sharpe": dispersion([track.figures.sharpe for track in seeds]).to_dict(),
+            "ahead_of_prior": dispersion([track.figures.sharpe - prior.figures.sharpe for track in seeds]).to_dict(),
+        },
+        "costs": by_cost,
+        "delay": {
+            "bars": study.delay, "agent": mean_track(slow).to_dict(), "prior": slow_prior.to_dict(),
+            "difference": against(slow, slow_prior, study.resamples)["equal_volatility"],
+        },
+        "curve": whole.returns.round(6).tolist(),
+    }  # fmt: skip
+
+
+def _parted(tracks: Sequence[Track], multiple: float) -> tuple[Track, list[Track]]:
+    """The prior and the seeds at one multiple of the costs."""
+    chosen = [track for track in tracks if track.multiple == multiple]
+    return next(track for track in chosen if track.seed is None), [track for track in chosen if track.seed is not None]
+
+
+def logged(log: TrialLog, study: Study, training: Training, stage: str, section: Plain) -> None:
+    """Enter a section's seeds and, as seed None, their mean with its curve."""
+    for row in section["seeds"]:
+        figures = {name: row[name] for name in ("sharpe", "growth", "turnover")}
+        log.append(Trial(study.name, training.configuration, row["seed"], stage, figures))
+    figures = {"sharpe": section["agent"]["sharpe"], "ahead": section["against_prior"]["equal_volatility"]["estimate"]}
+    log.append(Trial(study.name, training.configuration, None, stage, figures, tuple(section["curve"])))
+
+
+def tried(log: TrialLog, study: Study, returns: Sequence[float]) -> Plain:
+    """What choosing cost: deflated Sharpe ratio of the test curve, overfitting over all configurations on the validation fold."""
+    count = log.count(study.name)
+    spread = log.variance(study.name)
+    ratio, skewness, kurtosis = moments(returns)
+    found: Plain = {
+        "trials": count,
+        "deflated_sharpe": deflated_sharpe(returns, count, None if spread is None else spread / DAYS),
+        "probabilistic_sharpe": deflated_sharpe(returns, 1),
+        "years_for_95_percent": least_track_record(ratio, skewness, kurtosis) / DAYS,
+        "overfitting": None,
+    }
+    curves = log.curves(study.name, "validation")
+    if len(curves) > 1:
+        found["overfitting"] = overfitting(np.stack(list(curves.values()), axis=1), BLOCKS).to_dict()
+    return found
+
+
+# -- the whole ---------------------------------------------------------------------------------------------------------
+
+
+def validate(study: Study, training: Training, seeds: Sequence[int], log: TrialLog, told: Told = silent) -> Plain:
+    """Try one configuration on the fold before the test, and log it. The test fold is not looked at."""
+    if len(study.folds) < 2:
+        study.plan.folds(len(study.history.times) - study.plan.test)  # says what is missing
+    fold, features = study.folds[-2], hour_features(study.history)
+    section = agent_section(study, features, study.window(fold), train_seeds(study, training, fold, seeds, told), [])
+    logged(log, study, training, "validation", section)
+    return {"study": study.name, "configuration": dict(training.configuration), "fold": spans(study, fold), **section}
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A report in plain values, and the weights of the test fold by seed, for repetitions elsewhere."""
+
+    report: Plain
+    weights: Mapping[int, bytes]
+
+
+def evaluate(study: Study, training: Training | None, seeds: Sequence[int], log: TrialLog, told: Told = silent) -> Evaluation:
+    """All of a study: every fold's baselines and priors, and on the last fold the agent with all that a sceptic asks for."""
+    folds, features = study.folds, hour_features(study.history)
+    told(f"{study.name}: {len(folds)} folds, features of {len(study.history.times)} bars")
+    rows = []
+    for fold in folds:
+        tracks = rivals(study, features, study.window(fold))
+        rows.append({**spans(study, fold), "standings": [track.to_dict() for track in tracks]})
+        told(f"{study.name}: fold {fold.number + 1} of {len(folds)}, baselines")
+    window = study.window(folds[-1])
+    others = rivals(study, features, window, study.multiples)
+    late = rivals(study, features, window, delay=study.delay)
+    report: Plain = {
+        "study": study.name, "data": described(study.history), "plan": asdict(study.plan), "costs": asdict(study.costs), "folds": rows,
+        "standings": [track.to_dict() for track in others], "delayed": [track.to_dict() for track in late],
+        "intervals": {
+            track.name: mean_interval(track.returns, resamples=study.resamples)["sharpe"].to_dict()
+            for track in others if track.multiple == 1.0
+        },
+    }  # fmt: skip
+    if training is None:
+        return Evaluation(report, {})
+    payloads = train_seeds(study, training, folds[-1], seeds, told)
+    report["agent"] = agent_section(study, features, window, payloads, others)
+    logged(log, study, training, "test", report["agent"])
+    report["configuration"] = dict(training.configuration)
+    report["choosing"] = tried(log, study, report["agent"]["curve"])
+    return Evaluation(report, payloads)
+
+
+def repeat(study: Study, payloads: Mapping[int, bytes], warmup: int, told: Told = silent) -> Plain:
+    """The same weights on another history, from bar `warmup` to its end: nothing is trained and nothing chosen here."""
+    features = hour_features(study.history)
+    window = Window(study.history, warmup, len(study.history.times))
+    others = rivals(study, features, window, study.multiples)
+    told(f"{study.name}: baselines")
+    report: Plain = {
+        "study": study.name, "data": described(study.history), "costs": asdict(study.costs),
+        "window": [moment(int(study.history.closings[warmup])), moment(int(study.history.closings[-1]))],
+        "standings": [track.to_dict() for track in others],
+        "intervals": {
+            track.name: mean_interval(track.returns, resamples=study.resamples)["sharpe"].to_dict()
+            for track in others if track.multiple == 1.0
+        },
+    }  # fmt: skip
+    if payloads:
+        report["agent"] = agent_section(study, features, window, payloads, others)
+        told(f"{study.name}: {len(payloads)} seeds")
+    return report
