@@ -1,7 +1,7 @@
 """A weighted sum of reward terms over consecutive intervals, with the running numbers that some terms need between them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,9 +87,9 @@ class WeightedReward:
             total = np.zeros(outcome.profit.shape)
         if remember:
             self._move_on(outcome)
-        known = known & np.isfinite(total)
-        if known.all():
+        if known is None and np.isfinite(total).all():
             return total
+        known = np.isfinite(total) if known is None else known & np.isfinite(total)
         self.dropped += int(known.size - known.sum())
         return np.where(known, total, np.nan)
 
@@ -175,18 +175,14 @@ _FORMULAS: dict[str, Callable[[WeightedReward, Outcome], Array]] = {
 }
 
 
-def _finite(outcome: Outcome) -> tuple[Outcome, Flags]:
-    """(the outcome with zeros where a symbol's numbers are not finite, where they all are)."""
-    arrays = [np.asarray(array, dtype=np.float64) for array in (outcome.profit, outcome.weights, outcome.returns)]
-    extra = [np.broadcast_to(array, arrays[0].shape) for array in (outcome.cost, outcome.prediction)]
-    known: Flags = np.isfinite(arrays[0])
-    for array in (*arrays[1:], *extra):
-        known = known & np.isfinite(array)
-    if known.all():
-        return outcome, known
-    kept = [np.where(known, array, 0.0) for array in (*arrays, *extra)]
+def _finite(outcome: Outcome) -> tuple[Outcome, Flags | None]:
+    """(the outcome with zeros where a symbol's numbers are not finite, where they all are); None: everywhere."""
+    given = (outcome.profit, outcome.weights, outcome.returns, outcome.cost, outcome.prediction)
+    with np.errstate(invalid="ignore", over="ignore"):
+        if np.isfinite(sum(np.sum(array) for array in given)):
+            return outcome, None
+    arrays = [np.broadcast_to(np.asarray(array, dtype=np.float64), outcome.profit.shape) for array in given]
+    known: Flags = np.logical_and.reduce(np.isfinite(arrays))
+    kept = [np.where(known, array, 0.0) for array in arrays]
     book = None if outcome.book is None else np.where(np.isfinite(outcome.book), outcome.book, 0.0)
-    return (
-        Outcome(kept[0], kept[1], kept[2], outcome.covariance, outcome.years, book, kept[3], outcome.drawdown, kept[4], outcome.states),
-        known,
-    )
+    return replace(outcome, profit=kept[0], weights=kept[1], returns=kept[2], cost=kept[3], prediction=kept[4], book=book), known
