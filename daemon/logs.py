@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -60,6 +61,20 @@ class _StandardError:
         sys.stderr.flush()
 
 
+_RECENT: deque[dict[str, Any]] = deque(maxlen=1000)
+"""The last lines of this process, secrets masked; structlog is one for the whole process, and so is this."""
+
+
+def _remember(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    _RECENT.append(dict(event))
+    return event
+
+
+def recent(most: int) -> list[dict[str, Any]]:
+    """Up to `most` of the last lines, oldest first."""
+    return list(_RECENT)[-most:]
+
+
 def configure(level: str, form: str, secrets: Iterable[str] = ()) -> None:
     """Set structlog up for this process, and send the standard library's records the same way.
 
@@ -78,7 +93,7 @@ def configure(level: str, form: str, secrets: Iterable[str] = ()) -> None:
     last = Redactor(secrets)
     stream = _StandardError()
     structlog.configure(
-        processors=[*shared, last, renderer],
+        processors=[*shared, last, _remember, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.PrintLoggerFactory(file=stream),  # type: ignore[arg-type]  # it only ever writes and flushes
         cache_logger_on_first_use=False,
@@ -87,7 +102,7 @@ def configure(level: str, form: str, secrets: Iterable[str] = ()) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last, _remember, renderer],
         )
     )
     logging.captureWarnings(True)

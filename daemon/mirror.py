@@ -2,30 +2,44 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from agents.core.events import Event, Fill, NewWeights, OrderUpdate
 from agents.core.orders import Amend, Cancel, Command, Place
 from agents.desk.decision import Decision, Effects
-from daemon.publish.outbox import Fact, Outbox
+from daemon.publish.outbox import Fact
 
 MOST_OF_ONE = 1024
 """Facts that follow from one event at most: numbers of facts are those of events, this far apart."""
 
 
-class Mirror:
-    """Hands what happened to all outboxes; returns at once and cannot fail a decision."""
+class Listener(Protocol):
+    """Whoever is told; returns at once."""
 
-    def __init__(self, outboxes: Sequence[Outbox]) -> None:
-        self._outboxes = outboxes
+    def put(self, fact: Fact) -> None: ...
+
+
+class Mirror:
+    """Hands what happened to all listeners; returns at once and cannot fail a decision."""
+
+    def __init__(self, listeners: Sequence[Listener] = ()) -> None:
+        self._listeners = list(listeners)
+
+    def add(self, listener: Listener) -> None:
+        """Tell this one too, from now on."""
+        self._listeners.append(listener)
+
+    def remove(self, listener: Listener) -> None:
+        """Tell it no more."""
+        self._listeners.remove(listener)
 
     def tell(self, event: Event, effects: Effects) -> None:
         """Take note of one fact and of what the engine made of it."""
-        if not self._outboxes:
+        if not self._listeners:
             return
         for fact in facts(event, effects):
-            for outbox in self._outboxes:
-                outbox.put(fact)
+            for listener in self._listeners:
+                listener.put(fact)
 
 
 def facts(event: Event, effects: Effects) -> Iterator[Fact]:

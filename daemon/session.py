@@ -31,13 +31,13 @@ from daemon.door import Door
 from daemon.emergency import EmergencyRecord
 from daemon.errors import TimedOut, Unsafe
 from daemon.exchange_process import RehearsalExchange
+from daemon.interface import interface
 from daemon.journal import Journal
 from daemon.latch import Latch
 from daemon.learner import LearnerClient, NoLearner
 from daemon.marketplace import account_of, feed_of, options_of, origin_of, rehearsing, simulated_fees, symbols_of
 from daemon.operating import Operator
 from daemon.outlets import outlets_of
-from daemon.publish.http import Bounds, serve
 from daemon.reconciling import Reconciler
 from daemon.recording import tape_feed
 from daemon.recovery import Recovery
@@ -195,14 +195,13 @@ async def _compose(settings: Settings, options: ExchangeOptions, server: Rehears
     learner = _learner(settings, config, options, door)
     labels = {"mode": settings.mode, "exchange": settings.exchange.id, "instance": settings.instance, "quote": quote}
     status = Status(journal.name, labels, engine, door, lambda: learner.status)
-    bounds = Bounds(settings.http.max_data_age_s, settings.http.max_decision_age_s)
-    await stack.enter_async_context(serve(status.snapshot, bounds, settings.http.host, settings.http.port))
     status.details["process"] = lambda: {"tasks": len(asyncio.all_tasks())}
     stop, latch, emergency = asyncio.Event(), Latch(folder), EmergencyRecord(folder)
     operator = Operator(door, latch, status, stop)
     watchers: list[Watcher] = [_ending(server, stop), _settle_memory, partial(operator.listen, folder)]
     outlets = outlets_of(settings, journal.name, operator, status.snapshot)
     status.details["outlets"] = outlets.status
+    await stack.enter_async_context(interface(settings, folder, journal.name, status.snapshot, operator, outlets.mirror, _versions()))
     watchers += [outlet.run for outlet in outlets.by_name.values()]
     if settings.mode == "live" and settings.safety.watchdog_s:
         charge = Charge(

@@ -24,7 +24,7 @@ Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False, max_digits=30)]
 
 KEYS = ("api_key", "secret", "password")
 """What opens an account; read only in a mode that may hold it."""
-SECRETS = {"exchange": KEYS, "redis": ("password",), "mqtt": ("password", "token")}
+SECRETS = {"exchange": KEYS, "http": ("token",), "redis": ("password",), "mqtt": ("password", "token")}
 """By section the fields that never come from a configuration file."""
 SPOT_SYMBOL = re.compile(r"[A-Z0-9]{1,20}/[A-Z0-9]{1,20}")
 
@@ -395,21 +395,33 @@ class Journal(Section):
 
 
 class Http(Section):
-    """Health and metrics."""
+    """Health, metrics, the session's interface and the operator's words over HTTP."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; loopback only for now.")
+    host: str = Field("127.0.0.1", description="Address to listen on; another than loopback needs a token, and TLS or `insecure_public`.")
     port: Literal["auto", "off"] | Annotated[int, Field(ge=1, le=65_535)] = Field(
         "auto", description="A port, `off`, or `auto`: 8080 where it is free, else any free one."
     )
+    token: SecretStr | None = Field(None, min_length=16, description="Bearer token; without one nobody may halt, resume or flatten over HTTP.")
+    tls_certificate: Path | None = Field(None, description="Certificate (PEM) to serve HTTPS with.")
+    tls_key: Path | None = Field(None, description="Its private key (PEM).")
+    insecure_public: bool = Field(False, description="Listen beyond loopback without TLS: for a network that only a proxy or containers share.")
     max_data_age_s: Positive = Field(30.0, description="Market data older than this makes health answer 503.")
     max_decision_age_s: Positive = Field(90.0, description="A last decision older than this makes health answer 503.")
+    max_reconcile_age_s: Positive = Field(600.0, description="A last look at the account older than this makes health answer 503.")
 
-    @field_validator("host")
-    @classmethod
-    def _private(cls, value: str) -> str:
-        if not is_loopback(value):
-            raise ValueError(f"{value} is not loopback, and there is no authentication yet; use 127.0.0.1 and a proxy")
-        return value
+    @model_validator(mode="after")
+    def _guarded(self) -> "Http":
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together; set both")
+        if self.port != "off" and not is_loopback(self.host):
+            if self.token is None:
+                raise ValueError(f"{self.host} is not loopback: set QUARTET__HTTP__TOKEN to at least 16 characters, or listen on 127.0.0.1")
+            if self.tls_certificate is None and not self.insecure_public:
+                raise ValueError(
+                    f"{self.host} is not loopback, and the token would travel in the clear: set http.tls_certificate and http.tls_key, or"
+                    " http.insecure_public if only a proxy or containers share that network"
+                )
+        return self
 
 
 class Redis(Section):

@@ -1,97 +1,98 @@
-"""Health, status and metrics over HTTP on loopback. Health means progress: fresh data and fresh decisions, not a live process."""
+"""Serves the HTTP interface by uvicorn, in the session's own loop: loopback unless somebody has thought about who may come in."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
+from typing import Literal
 
-import orjson
 import structlog
-from aiohttp import web
+import uvicorn
+from fastapi import FastAPI
 
 from agents.core.errors import ConfigError
-from daemon.publish.metrics import CONTENT_TYPE, Metrics
 
 USUAL_PORT = 8080
+START_S = 10.0
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """Ages in seconds above which the session counts as stuck."""
+class Address:
+    """Where to listen; with a certificate and its key, by TLS."""
 
-    data_age_s: float
-    decision_age_s: float
-
-
-def health(snapshot: Mapping[str, Any], bounds: Bounds) -> tuple[bool, dict[str, Any]]:
-    """Whether the session makes progress, and what says so."""
-    problems = [] if snapshot.get("ready") else ["starting"]
-    for name, bound in (("data_age_s", bounds.data_age_s), ("decision_age_s", bounds.decision_age_s)):
-        age = snapshot.get(name)
-        if age is None:
-            problems.append(f"{name.removesuffix('_age_s')}_missing")
-        elif not age <= bound:  # NaN counts as too old
-            problems.append(f"{name.removesuffix('_age_s')}_too_old")
-    keys = ("session", "ready", "halted", "data_age_s", "decision_age_s")
-    return not problems, {"healthy": not problems, "problems": problems, **{key: snapshot.get(key) for key in keys}}
+    host: str
+    port: int | Literal["auto", "off"]
+    certificate: Path | None = None
+    key: Path | None = None
 
 
-def application(snapshot: Callable[[], Mapping[str, Any]], bounds: Bounds) -> web.Application:
-    """The routes; reads only."""
-    metrics = Metrics(snapshot)
+class _Server(uvicorn.Server):
+    """The session takes the signals; it ends the server, not the other way round."""
 
-    async def get_health(_: web.Request) -> web.Response:
-        well, body = health(snapshot(), bounds)
-        return _json(body, 200 if well else 503)
-
-    async def get_status(_: web.Request) -> web.Response:
-        return _json(snapshot(), 200)
-
-    async def get_metrics(_: web.Request) -> web.Response:
-        return web.Response(body=metrics.render(), headers={"Content-Type": CONTENT_TYPE})
-
-    app = web.Application(client_max_size=64 * 1024)
-    app.router.add_get("/api/v1/health", get_health)
-    app.router.add_get("/api/v1/status", get_status)
-    app.router.add_get("/metrics", get_metrics)
-    return app
-
-
-def _json(body: Mapping[str, Any], status: int) -> web.Response:
-    data = orjson.dumps(body, default=str, option=orjson.OPT_SERIALIZE_NUMPY)
-    return web.Response(body=data, status=status, content_type="application/json", headers={"Cache-Control": "no-store"})
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 @asynccontextmanager
-async def serve(
-    snapshot: Callable[[], Mapping[str, Any]], bounds: Bounds, host: str, port: int | Literal["auto", "off"]
-) -> AsyncIterator[int | None]:
+async def serve(app: FastAPI, address: Address) -> AsyncIterator[int | None]:
     """Serve while the context lasts; gives the port, or None when off.
 
-    Raises ConfigError when a port was asked for by number and is taken; `auto` then takes another.
+    Raises ConfigError when a port was asked for by number and is taken (`auto` then takes another), and for a certificate that
+    cannot be used.
     """
-    if port == "off":
+    if address.port == "off":
         yield None
         return
-    runner = web.AppRunner(application(snapshot, bounds), access_log=None, handle_signals=False, shutdown_timeout=1.0)
-    await runner.setup()
+    _check(address)
+    with _bound(address) as listening:
+        port = int(listening.getsockname()[1])
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="off", ws_max_size=64 * 1024, ws_max_queue=8, ws_ping_interval=20.0,
+            timeout_graceful_shutdown=1, server_header=False, date_header=False, backlog=128,
+            ssl_certfile=address.certificate, ssl_keyfile=address.key,
+        )  # fmt: skip
+        server = _Server(config)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(server.serve(sockets=[listening]))
+            async with asyncio.timeout(START_S):
+                while not server.started and not task.done():
+                    await asyncio.sleep(0.005)
+            _log.info("http_listening", host=address.host, port=port, tls=address.certificate is not None)
+            try:
+                yield port
+            finally:
+                server.should_exit = True
+
+
+def _check(address: Address) -> None:
+    if address.certificate is None:
+        return
     try:
-        bound = await _bind(runner, host, port)
-        _log.info("http_listening", host=host, port=bound)
-        yield bound
-    finally:
-        await runner.cleanup()
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(address.certificate, address.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"http.tls_certificate {address.certificate} with http.tls_key {address.key}: {error.strerror or error}; mend the files") from None
 
 
-async def _bind(runner: web.AppRunner, host: str, port: int | Literal["auto"]) -> int:
-    choices = (USUAL_PORT, 0) if port == "auto" else (port,)
+@contextmanager
+def _bound(address: Address) -> Iterator[socket]:
+    choices = (USUAL_PORT, 0) if address.port == "auto" else (int(address.port),)
     for choice in choices:
+        listening = socket(AF_INET6 if ":" in address.host else AF_INET, SOCK_STREAM)
         try:
-            await web.TCPSite(runner, host, choice, reuse_address=True).start()
+            listening.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+            listening.bind((address.host, choice))
+            listening.listen(128)
         except OSError as error:
+            listening.close()
             reason = error.strerror or str(error)
             continue
-        return int(runner.addresses[0][1])
-    raise ConfigError(f"http.port: cannot listen on {host}:{choices[-1]} ({reason}); free it, or set http.port to another, auto or off")
+        with listening:
+            yield listening
+        return
+    raise ConfigError(f"http.port: cannot listen on {address.host}:{choices[-1]} ({reason}); free it, or set http.port to another, auto or off")

@@ -167,7 +167,7 @@ class MqttMirror:
         return aiomqtt.Client(
             o.host, o.port, username=o.username, password=o.password, identifier=f"quartet-{o.namespace}-{o.instance}",
             protocol=aiomqtt.ProtocolVersion.V5, will=will, timeout=o.timeout_s, keepalive=15, tls_context=context,
-            properties=properties, max_queued_incoming_messages=64, max_queued_outgoing_messages=1024,
+            properties=properties, max_queued_incoming_messages=64, max_queued_outgoing_messages=1024, max_concurrent_outgoing_calls=8,
         )  # fmt: skip
 
     def _state(self, state: str) -> bytes:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import orjson
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -22,6 +24,12 @@ class Fact:
     def body(self) -> Mapping[str, Any]:
         """Plain JSON values."""
         return self.build()
+
+    @cached_property
+    def text(self) -> str:
+        """The fact as one JSON object, made once however many listen."""
+        told = {"kind": self.kind, "at": self.at, "number": self.number, **self.body}
+        return orjson.dumps(told, default=str, option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
 class Outbox:
@@ -65,6 +73,23 @@ class Outbox:
             self._facts.popleft()
             self._first += 1
         self.delivered += len(batch.facts)
+
+
+class Recent:
+    """The last facts of each kind, for whoever asks later."""
+
+    def __init__(self, keep: int = 1000) -> None:
+        self._keep = keep
+        self._facts: dict[str, deque[Fact]] = {}
+
+    def put(self, fact: Fact) -> None:
+        """Returns at once."""
+        self._facts.setdefault(fact.kind, deque(maxlen=self._keep)).append(fact)
+
+    def last(self, kind: str, most: int) -> list[Fact]:
+        """Up to `most` of the newest, oldest first."""
+        kept = self._facts.get(kind, ())
+        return list(kept)[-most:]
 
 
 @dataclass(frozen=True, slots=True)

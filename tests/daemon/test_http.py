@@ -1,143 +1,247 @@
-import math
+"""The interface over HTTP: real sockets, real TLS, the published schema held against what is served."""
+
+import asyncio
 import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
 
-import aiohttp
+import httpx
+import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from prometheus_client.parser import text_string_to_metric_families
+import schemathesis
+import trustme
+from hypothesis import HealthCheck, settings
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from agents.core.errors import ConfigError
-from daemon.publish.http import Bounds, health, serve
-from daemon.publish.metrics import READINGS, Metrics
+from agents.core.errors import ConfigError, DataError, TradingError
+from daemon.publish.api import PREFIX, Desk, Door, application
+from daemon.publish.http import Address, serve
+from daemon.publish.outbox import Fact, Outbox, Recent
+from tests.daemon.test_health_and_metrics import BOUNDS, STATUS
 
-BOUNDS = Bounds(data_age_s=30, decision_age_s=90)
-STATUS = {
-    "session": "s1", "mode": "m", "exchange": "rehearsal", "instance": "main", "uptime_s": 12.5, "ready": True, "halted": False,
-    "data_age_s": 0.25, "decision_age_s": 3.0, "inbox_depth": 4, "coalesced": 7, "equity": 10_001.5, "peak_equity": 10_002.0,
-    "drawdown": 0.0001, "cash": 8000.0,
-    "positions": [{"symbol": "BTC/USDT", "quantity": "0.03", "weight": 0.2, "pnl": 1.5, "mark": None, "average_price": 6e4}],
-    "open_orders": [{"order_id": "q-main-1-1-1"}, {"order_id": "q-main-1-1-2"}],
-    "decisions": {"long_term": 2, "risk": 9}, "wishes": {}, "bound": [{"name": "gross", "symbol": None, "price": 0.5}],
-    "learner": {"state": "running", "updates": 40, "experiences": 60, "version": 3, "weights_swapped": 3, "restarts": 1, "behind": 7, "processor_share": 0.4,
-                "critic_loss": 0.5, "agents": {"risk": {"critic_loss": 0.5, "alpha": 0.2}, "long_term": {"critic_loss": math.nan}}},
-    "orders": 5, "fills": 3, "order_states": {"filled": 3}, "unknown_orders": 0, "fees": {"USDT": "1.25"},
-    "pnl": {"account": 1.5, "agents": {"risk": 0.5}}, "refused": {"collar": 2}, "refused_data": {"crossed": 1},
-    "feed": {"stale": ["ETH/USDT"], "rebuilds": 2}, "flattening": False, "reconciled": True, "problems": {"agent_failed_risk": 1},
-    "reconcile": {"age_s": 4.5, "mismatches": 1}, "watchdog": {"restarts": 2},
-    "link": {"clock": {"offset_s": -0.012, "usable": True}, "budget": {"used": 30.5, "limit": 960}, "bans": 1},
-}  # fmt: skip
+TOKEN = "a-token-of-some-length"
+OPEN = Door()
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
-def samples(status):
-    text = Metrics(lambda: status).render().decode()
-    return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in text_string_to_metric_families(text) for s in family.samples}
+class Session:
+    """What the interface stands before: it counts words, and hands out what it is given."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, str]] = []
+        self.status: dict[str, Any] = dict(STATUS)
+        self.recent = Recent()
+        self.boxes: list[Outbox] = []
+
+    def tell(self, fact: Fact) -> None:
+        for listener in (self.recent, *self.boxes):
+            listener.put(fact)
+
+    @contextmanager
+    def listen(self) -> Iterator[Outbox]:
+        box = Outbox(100)
+        self.boxes.append(box)
+        try:
+            yield box
+        finally:
+            self.boxes.remove(box)
+
+    def explain(self, what: str) -> dict[str, Any]:
+        if what != "1":
+            raise DataError(f"there is no decision {what!r}")
+        return {"decision": 1}
+
+    def desk(self) -> Desk:
+        def word(name: str) -> Any:
+            def say(request: Any) -> dict[str, Any]:
+                if request["reason"] == "refuse":
+                    raise TradingError("not resumed: the disk is full")
+                self.said.append((name, request["reason"]))
+                return {"accepted": name}
+
+            return say
+
+        words = {name: word(name) for name in ("halt", "resume", "flatten", "cancel-all")}
+        return Desk(
+            lambda: self.status, words, self.recent.last, self.explain, lambda: {"mode": "x"}, lambda most: [{"event": "line"}][:most],
+            self.listen, {"quartet": "0.1"},
+        )  # fmt: skip
 
 
-def test_metrics_say_what_the_snapshot_says():
-    found = samples(STATUS)
-    expected = {
-        ("quartet_data_age_seconds", ()): 0.25,
-        ("quartet_equity", ()): 10_001.5,
-        ("quartet_ready", ()): 1,
-        ("quartet_halted", ()): 0,
-        ("quartet_decisions_total", (("agent", "risk"),)): 9,
-        ("quartet_fees_paid", (("currency", "USDT"),)): 1.25,
-        ("quartet_position", (("symbol", "BTC/USDT"),)): 0.03,
-        ("quartet_bound_price", (("name", "gross"), ("symbol", ""))): 0.5,
-        ("quartet_learner_critic_loss", (("agent", "risk"),)): 0.5,
-        ("quartet_learner_alpha", (("agent", "risk"),)): 0.2,
-        ("quartet_open_orders", ()): 2,
-        ("quartet_reconcile_age_seconds", ()): 4.5,
-        ("quartet_clock_offset_seconds", ()): -0.012,
-        ("quartet_engine_problems_total", (("kind", "agent_failed_risk"),)): 1,
-        ("quartet_feed_stale", (("symbol", "ETH/USDT"),)): 1,
-        ("quartet_refused_orders_total", (("reason", "collar"),)): 2,
-        ("quartet_session_info", (("exchange", "rehearsal"), ("instance", "main"), ("mode", "m"), ("session", "s1"))): 1,
-    }
-    assert {key: found.get(key) for key in expected} == expected
+def fact(number: int) -> Fact:
+    return Fact("fills", number, number, lambda: {"symbol": "BTC/USDT", "price": float("nan")})
 
 
-def test_every_reading_appears_once_the_snapshot_has_it():
-    names = {name for name, _ in samples(STATUS)}
-    absent = {reading.name for reading in READINGS if f"quartet_{reading.name}" not in names}
-    assert absent == set()
+@asynccontextmanager
+async def served(session: Session, door: Door = OPEN, **address: Any) -> Any:
+    async with serve(application(session.desk(), BOUNDS, door), Address("127.0.0.1", "auto", **address)) as port:
+        yield port
 
 
-def test_what_is_not_finite_is_left_out():
-    assert ("quartet_learner_critic_loss", (("agent", "long_term"),)) not in samples(STATUS)
+async def test_what_may_be_read():
+    session = Session()
+    for number in range(1, 6):
+        session.tell(fact(number))
+    async with served(session) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        for name in ("ping", "version", "status", "balance", "positions", "orders", "risk", "profit", "learner", "models", "config", "logs"):
+            answer = await client.get(f"{PREFIX}/{name}")
+            assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json"), name
+        fills = (await client.get(f"{PREFIX}/fills", params={"limit": 2})).json()
+        assert [each["at"] for each in fills["recent"]] == [4, 5]
+        assert fills["recent"][0]["price"] is None, "what is not finite is null"
+        assert (await client.get(f"{PREFIX}/explain/1")).json() == {"decision": 1}
+        missing = await client.get(f"{PREFIX}/explain/2")
+        assert (missing.status_code, missing.json()["detail"]) == (404, "there is no decision '2'")
+        metrics = await client.get("/metrics")
+        assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
+        assert "quartet_equity 10001.5" in metrics.text
+        assert (await client.get("/other")).status_code == 404
 
 
-def test_process_metrics_are_there():
-    assert samples({})[("quartet_process_resident_memory_bytes", ())] > 1e6
+async def test_health_follows_progress_and_life_follows_decisions():
+    session = Session()
+    async with served(session) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}{PREFIX}") as client:
+        assert (await client.get("/health")).status_code == 200
+        session.status["data_age_s"] = 1000.0
+        assert (await client.get("/health")).json()["problems"] == ["data_too_old"]
+        assert (await client.get("/live")).status_code == 200
+        session.status["decision_age_s"] = 1000.0
+        assert (await client.get("/live")).status_code == 503
 
 
-anything = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.text(max_size=4),
-    lambda inner: st.lists(st.dictionaries(st.text(max_size=4), inner, max_size=2), max_size=2)
-    | st.dictionaries(st.text(max_size=4), inner, max_size=2),
-    max_leaves=5,
-)
+@pytest.mark.parametrize("word", ["halt", "resume", "flatten", "cancel-all"])
+async def test_words_need_the_token(word):
+    session = Session()
+    async with served(session, Door(TOKEN)) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}{PREFIX}") as client:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}, {"Authorization": "Bearer"}):
+            assert (await client.post(f"/{word}", json={}, headers=headers)).status_code == 401
+            assert (await client.get("/status", headers=headers)).status_code == 401
+        assert session.said == []
+        done = await client.post(f"/{word}", json={"reason": "storm"}, headers=BEARER)
+        assert (done.status_code, done.json()) == (200, {"accepted": word})
+        refused = await client.post(f"/{word}", json={"reason": "refuse"}, headers=BEARER)
+        assert (refused.status_code, refused.json()["detail"]) == (409, "not resumed: the disk is full")
+    assert session.said == [(word, "storm")]
 
 
-@given(st.fixed_dictionaries({}, optional=dict.fromkeys(("equity", "fees", "learner", "pnl", "decisions", "orders", "bound"), anything)))
-def test_a_strange_snapshot_still_renders(status):
-    if not isinstance(status.get("bound"), list):
-        status.pop("bound", None)
-    assert b"quartet_session_info" in Metrics(lambda: status).render()
+async def test_without_a_token_nobody_may_say_a_word():
+    session = Session()
+    async with served(session) as port, httpx.AsyncClient() as client:
+        answer = await client.post(f"http://127.0.0.1:{port}{PREFIX}/halt", json={}, headers=BEARER)
+    assert (answer.status_code, session.said) == (403, [])
 
 
-@pytest.mark.parametrize(
-    ("changes", "problems"),
-    [
-        ({}, []),
-        ({"halted": True}, []),
-        ({"ready": False}, ["starting"]),
-        ({"data_age_s": 30.1}, ["data_too_old"]),
-        ({"data_age_s": None}, ["data_missing"]),
-        ({"data_age_s": math.nan}, ["data_too_old"]),
-        ({"decision_age_s": 91}, ["decision_too_old"]),
-        ({"decision_age_s": None, "ready": False}, ["starting", "decision_missing"]),
-    ],
-)
-def test_health_is_progress(changes, problems):
-    well, body = health(STATUS | changes, BOUNDS)
-    assert (well, body["problems"]) == (not problems, problems)
+async def test_a_page_of_another_host_reads_nothing_on_loopback():
+    async with served(Session()) as port, httpx.AsyncClient() as client:
+        answer = await client.get(f"http://127.0.0.1:{port}{PREFIX}/status", headers={"Host": "evil.example"})
+        assert answer.status_code == 400
+        with pytest.raises((ConnectionClosed, InvalidStatus)):
+            async with connect(f"ws://127.0.0.1:{port}{PREFIX}/events", origin="https://evil.example") as stream:  # type: ignore[arg-type]
+                await stream.recv()
 
 
-async def get(port, path):
-    async with aiohttp.ClientSession() as client, client.get(f"http://127.0.0.1:{port}{path}") as answer:
-        return answer.status, answer.content_type, await answer.read()
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_huge_body_is_refused(chunked):
+    session = Session()
+
+    async def chunks():
+        for _ in range(1024):
+            yield b" " * 1024
+
+    async with served(session, Door(TOKEN)) as port, httpx.AsyncClient() as client:
+        body = chunks() if chunked else b" " * (1 << 20)
+        try:
+            answer = await client.post(f"http://127.0.0.1:{port}{PREFIX}/halt", content=body, headers=BEARER)  # type: ignore[arg-type]
+            assert answer.status_code in (400, 413)
+        except httpx.TransportError:
+            assert chunked, "hung up on, where nothing was said of the length"
+    assert session.said == []
 
 
-async def test_routes():
-    status = dict(STATUS)
-    async with serve(lambda: status, BOUNDS, "127.0.0.1", "auto") as port:
-        assert (await get(port, "/api/v1/health"))[:2] == (200, "application/json")
-        status["data_age_s"] = 1000.0
-        assert (await get(port, "/api/v1/health"))[0] == 503
-        code, kind, body = await get(port, "/api/v1/status")
-        assert (code, kind) == (200, "application/json")
-        assert b'"session":"s1"' in body
-        code, kind, body = await get(port, "/metrics")
-        assert (code, kind) == (200, "text/plain")
-        assert b"quartet_equity 10001.5" in body
-        assert (await get(port, "/other"))[0] == 404
+async def test_a_stream_tells_what_happens_and_what_was_lost():
+    session = Session()
+    async with served(session, Door(TOKEN)) as port:
+        async with connect(f"ws://127.0.0.1:{port}{PREFIX}/events", additional_headers=BEARER) as first, connect(f"ws://127.0.0.1:{port}{PREFIX}/events") as second:
+            await second.send(orjson.dumps({"token": TOKEN}).decode())
+            async with asyncio.timeout(5):
+                while len(session.boxes) < 2:
+                    await asyncio.sleep(0.01)
+            session.tell(fact(7))
+            for stream in (first, second):
+                told = orjson.loads(await asyncio.wait_for(stream.recv(), 5))
+                assert (told["kind"], told["number"], told["price"]) == ("fills", 7, None)
+            for number in range(8, 308):
+                session.tell(fact(number))
+            lost = orjson.loads(await asyncio.wait_for(first.recv(), 5))
+            assert lost == {"kind": "lost", "count": 200}
+        async with asyncio.timeout(5):
+            while session.boxes:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_stream_without_the_token_is_closed():
+    async with served(Session(), Door(TOKEN)) as port:
+        for hello in ('{"token": "wrong"}', "[]", "{"):
+            async with connect(f"ws://127.0.0.1:{port}{PREFIX}/events") as stream:
+                await stream.send(hello)
+                with pytest.raises(ConnectionClosed, match="token"):
+                    await asyncio.wait_for(stream.recv(), 5)
+
+
+async def test_https(tmp_path: Path):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    issued = authority.issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    session = Session()
+    trusted = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    files = {"certificate": tmp_path / "cert.pem", "key": tmp_path / "key.pem"}
+    async with served(session, Door(TOKEN), **files) as port, httpx.AsyncClient(verify=trusted) as client:
+        assert (await client.get(f"https://127.0.0.1:{port}{PREFIX}/ping")).status_code == 200
+
+
+async def test_a_certificate_that_cannot_be_used_is_said_so(tmp_path: Path):
+    (tmp_path / "cert.pem").write_text("no certificate")
+    with pytest.raises(ConfigError, match=r"http\.tls_certificate .*mend"):
+        async with served(Session(), certificate=tmp_path / "cert.pem", key=tmp_path / "cert.pem"):
+            pytest.fail("served")
 
 
 async def test_off_serves_nothing():
-    async with serve(dict, BOUNDS, "127.0.0.1", "off") as port:
+    async with serve(application(Session().desk(), BOUNDS), Address("127.0.0.1", "off")) as port:
         assert port is None
 
 
 async def test_a_port_in_use_is_an_error_when_asked_for_and_none_otherwise(monkeypatch):
+    app = application(Session().desk(), BOUNDS)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         number = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"http\.port: cannot listen on 127\.0\.0\.1:{number} .*free it, or set http\.port"):
-            async with serve(dict, BOUNDS, "127.0.0.1", number):
-                pass
+            async with serve(app, Address("127.0.0.1", number)):
+                pytest.fail("served")
         monkeypatch.setattr("daemon.publish.http.USUAL_PORT", number)
-        async with serve(dict, BOUNDS, "127.0.0.1", "auto") as port:
+        async with serve(app, Address("127.0.0.1", "auto")) as port:
             assert port not in (None, number)
+
+
+def test_the_published_schema_is_valid_and_names_every_route():
+    paths = set(application(Session().desk(), BOUNDS, Door(TOKEN)).openapi()["paths"])
+    named = "ping health live version status balance positions orders fills decisions explain/{what} risk profit learner models config logs"
+    words = "halt resume flatten cancel-all"
+    assert paths == {"/metrics", *(f"{PREFIX}/{name}" for name in (*named.split(), *words.split()))}
+
+
+schema = schemathesis.openapi.from_asgi(f"{PREFIX}/openapi.json", application(Session().desk(), BOUNDS, Door(TOKEN)))
+
+
+@schema.parametrize()
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+def test_what_is_served_is_what_is_published(case):
+    case.call_and_validate(headers=BEARER)

@@ -252,7 +252,7 @@ def test_public_is_itself_a_configuration(tmp_path):
 
 def test_no_setting_is_dead():
     """Each leaf is read by the code that makes objects of settings."""
-    code = "".join((ROOT / "daemon" / f"{name}.py").read_text() for name in ("session", "marketplace", "wiring", "offline", "outlets", "cli/app", "cli/care"))
+    code = "".join((ROOT / "daemon" / f"{name}.py").read_text() for name in ("session", "marketplace", "wiring", "offline", "outlets", "interface", "cli/app", "cli/care"))
     leaves = [(section, name) for section, field in Settings.model_fields.items() for name in getattr(field.annotation, "model_fields", {})]
     assert [f"{section}.{name}" for section, name in leaves if f".{name}" not in code] == []
 
