@@ -211,7 +211,7 @@ class Engine:
         digests = {agent: seen.digest() for agent, seen in sitting.observations.items()}
         decision = self._settle(
             Decision(
-                self._number + 1, stamp, self.market.now, due, commands, planned.refusals, digests,
+                self._number + 1, stamp, self.market.now, due, commands, (*planned.refusals, *self.protection.refused), digests,
                 (self.weights_version, self.actors.digest), tuple(sitting.wishes), joint, safe, float(equity), self.risk.drawdown,
                 cuts, self.coordinator.trusted(),
             )

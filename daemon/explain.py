@@ -192,6 +192,7 @@ def _limited(record: Mapping[str, Any]) -> dict[str, Any]:
             symbol: {"wished": target.get(symbol), "allowed": safe.get(symbol)} for symbol in sorted({*target, *safe})
         },
         "bound": record.get("bound", []),
+        "trusted": record.get("trusted", {}),
         "reasons": record.get("reasons", {}),
     }  # fmt: skip
 

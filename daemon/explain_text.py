@@ -77,12 +77,14 @@ def _limited(limited: Mapping[str, Any]) -> Iterator[str]:
         yield f"{bound['name']} of {bound['symbol'] or 'the portfolio'} held back: one more unit is worth {bound['price']:.6g}"
     if len(rows) > 1 and not limited["bound"]:
         yield "no limit held the wish back; a difference is not worth what trading it costs"
+    if limited["trusted"]:
+        yield "the coordinator gave each a say of " + ", ".join(f"{agent} {factor:.3g}" for agent, factor in limited["trusted"].items())
     if limited["solver"] not in (None, "kill_path"):
         yield f"solved by {limited['solver']}, drawdown rung {limited['rung']}"
 
 
 def _refused(refused: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    yield from _table([[row["symbol"], row["reason"], row["detail"]] for row in refused], right=False)
+    yield from _table([[row["symbol"], row.get("side", ""), row["reason"], row["detail"]] for row in refused], right=False)
 
 
 def _sent(story: Mapping[str, Any]) -> Iterator[str]:

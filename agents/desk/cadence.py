@@ -3,7 +3,7 @@
 from agents.core.instruments import NS
 from agents.core.ledger import Ledger
 from agents.desk.decision import EngineConfig
-from agents.desk.wishes import LONG_TERM, MARKET_MAKING, RISK, SHORT_TERM
+from agents.desk.wishes import LONG_TERM, MARKET_MAKING, ORDER, RISK, SHORT_TERM
 from agents.market.state import MarketState
 
 WARM_WITHIN_NS = 10 * NS
@@ -15,7 +15,8 @@ class Cadence:
 
     def __init__(self, config: EngineConfig) -> None:
         self.passed: dict[str, int] = {}
-        self._agents, self._candles_only = config.agents, config.candles_only
+        self._agents = tuple(agent for agent in ORDER if agent in config.agents)  # each sees the earlier ones' wishes, however they are listed
+        self._candles_only = config.candles_only
         self._market_making_ns = int(config.market_making_cadence_s * NS)
         self._is_warm, self._first_mark = False, 0
 

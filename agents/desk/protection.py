@@ -17,7 +17,7 @@ from decimal import Decimal
 from agents.core.instruments import NS, ZERO, Instrument, Side, Symbol
 from agents.core.ledger import Ledger, Order
 from agents.core.orders import Amend, Cancel, Command, OrderId, OrderState, Place, client_order_id
-from agents.desk.gate import Standing, gate, is_stop, known_mark
+from agents.desk.gate import Refusal, Standing, gate, is_stop, known_mark
 from agents.desk.limits import Limits, smallest_notional
 from agents.desk.sheet import RESTING, PlanContext
 from agents.desk.stops import Level
@@ -84,6 +84,8 @@ class Protection:
         self._latest: dict[Symbol, OrderId] = {}
         self._amended: dict[OrderId, OrderId] = {}
         """Old order -> new one, while the exchange has not confirmed the amendment: of the two only one can fill."""
+        self.refused: list[Refusal] = []
+        """Stops that the gate would not let pass at the last look."""
 
     def guard(self, market: MarketState, ledger: Ledger, limits: Limits, context: PlanContext, levels: Mapping[Symbol, Level],
               hits: Collection[Symbol], needs: Mapping[Symbol, Need], planned: Sequence[Command] = ()) -> list[Command]:  # fmt: skip
@@ -93,6 +95,7 @@ class Protection:
         where a symbol is missing. A symbol in `hits` gets no stop: it is being sold.
         """
         commands: list[Command] = []
+        self.refused = []
         live = ledger.live_orders()
         stopped = [order.place.symbol for order in live if order.live and is_stop(order.place)]
         self._amended = {old: new for old, new in self._amended.items() if (o := ledger.orders.get(old)) is not None and o.live}
@@ -111,7 +114,10 @@ class Protection:
                 commands += self._give_way(holding, levels.get(symbol), context.at)
             elif symbol not in hits and (level := levels.get(symbol)) is not None:
                 place = self._place(holding, level, limits, context, leg, ledger)
-                if place is not None and gate(place, market, ledger, limits, standing) is None:
+                refusal = gate(place, market, ledger, limits, standing) if place is not None else None
+                if refusal is not None:
+                    self.refused.append(refusal)
+                elif place is not None:
                     commands.append(place)
                     self._placed[symbol], self._latest[symbol], leg = context.at, place.order_id, leg + 1
                     context.memory.sent.append(context.at)
