@@ -32,17 +32,18 @@ ACTIVE = 1e-9
 """A dual value above this says that a row bound."""
 
 
-def _settings() -> clarabel.DefaultSettings:
+def _settings(gap: float) -> clarabel.DefaultSettings:
     settings = clarabel.DefaultSettings()
     settings.verbose = False
     settings.max_threads = 1  # bit-equal replays, and the other core belongs to the learner
     settings.max_iter = 60  # ten suffice; a program that needs more is not believed
-    settings.tol_gap_abs = settings.tol_gap_rel = 1e-12  # the objective is flat: a gap of 1e-8 would be 1e-4 in a weight
+    settings.tol_gap_abs = settings.tol_gap_rel = gap
     settings.presolve_enable = False  # it would drop rows with huge bounds and with them their dual values
     return settings
 
 
-SETTINGS = _settings()
+SETTINGS = tuple(_settings(gap) for gap in (1e-12, 1e-10, 1e-8))
+"""The objective is flat: a gap of 1e-8 can be 1e-4 in a weight. Programs with cones rarely reach the first gap and always the last."""
 
 
 @dataclass(slots=True)
@@ -201,6 +202,7 @@ class _Search:
         self.lines = [line for line in self.frame.lines if float(line.coefficients @ top[line.book]) > line.bound]
         if self.joint.norm < inf and norm(top[self.main]) > self.joint.norm:
             self.cones.append((HERFINDAHL, self.main))
+        self.measured = any(True for _ in self.frame.measures())
         self.tail_binds = self._tail_start(top)
         self._missing(top)
 
@@ -260,6 +262,8 @@ class _Search:
         rows.each("floor", [(w, -1.0)], np.zeros(len(w)))
         rows.each("rise", [(to.w[to.rises], 1.0), (r, -1.0)], q.committed[to.rises])
         rows.each("rise_floor", [(r, -1.0)], np.zeros(len(r)))
+        if self.measured:  # only there could a rise without its weight be worth anything
+            rows.each("rise_cap", [(r, 1.0)], (f.desired - q.committed)[to.rises])
         rows.each("bid", [(b, 1.0)], f.bid_room[to.bids])
         rows.each("bid_floor", [(b, -1.0)], np.zeros(len(b)))
         shared = self._shared()
@@ -328,8 +332,9 @@ class _Search:
 
 def _clarabel(curvature: sparse.csc_matrix, slope: Floats, matrix: sparse.csc_matrix, bound: Floats,
               cones: list[object]) -> tuple[Floats | None, Floats | None]:  # fmt: skip
-    solution = clarabel.DefaultSolver(curvature, slope, matrix, bound, cones, SETTINGS).solve()
-    if solution.status != clarabel.SolverStatus.Solved:
-        return None, None
-    x, z = np.array(solution.x), np.array(solution.z)
-    return (x, z) if np.isfinite(x).all() and np.isfinite(z).all() else (None, None)
+    for settings in SETTINGS[len(cones) > 1 :]:
+        solution = clarabel.DefaultSolver(curvature, slope, matrix, bound, cones, settings).solve()
+        if solution.status == clarabel.SolverStatus.Solved:
+            x, z = np.array(solution.x), np.array(solution.z)
+            return (x, z) if np.isfinite(x).all() and np.isfinite(z).all() else (None, None)
+    return None, None

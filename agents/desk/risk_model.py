@@ -11,7 +11,7 @@ from statistics import NormalDist
 import numpy as np
 
 from agents.core.instruments import TIMEFRAMES, Symbol
-from agents.desk.clusters import clusters, correlation_of, shrunk_covariance
+from agents.desk.clusters import clusters, correlation_of, load, shrunk_covariance
 from agents.desk.question import Integers
 from agents.desk.tail import Floats, Quantile, Tail, quantile_multiple
 from agents.market.features import DAY, VOLATILITY_1H, VOLATILITY_FLOOR_1H
@@ -57,6 +57,12 @@ class RiskModel:
         self._slow_key: object = None
         self._closed = 0
         self._measures = Measures()
+
+    @staticmethod
+    def prepare(params: RiskParams) -> None:
+        """Import what measuring will need: half a second now, not at the first decision."""
+        if params.quantile_level is not None or params.cluster_correlation is not None:
+            load()
 
     def measures(self, market: MarketState, symbols: Sequence[Symbol], params: RiskParams) -> Measures:
         """The measures as of the last closed bar; arrays follow the order of `symbols`, those not followed count as strangers."""

@@ -203,7 +203,8 @@ def test_breached_book_may_only_fall():
 
 
 def test_a_solver_that_fails_is_replaced_by_the_shrink(monkeypatch):
-    monkeypatch.setattr(cones.SETTINGS, "max_iter", 1)
+    for settings_ in cones.SETTINGS:
+        monkeypatch.setattr(settings_, "max_iter", 1)
     answer = minimise(sample(total=0.2))
     assert answer.solver == FALLBACK
     assert violation(sample(total=0.2), answer.weights, answer.bids) <= FEASIBLE
