@@ -72,6 +72,7 @@ class Engine:
         self.flattening = False
         self._cancel_all = self._without_stops = False
         self.risk = RiskState()
+        self.risk.model.prepare(config.limits.risk_params())
         self.problems: dict[str, int] = {}
         """What went wrong inside the desk, by name: refused weights, agents and decisions that failed."""
         self.failed = 0
@@ -186,6 +187,7 @@ class Engine:
         self.risk.mark(float(equity), float(self.ledger.capital), self.config.limits)
         today, inventory = self._today(marks), self.attribution.inventory(marks, equity)
         self.risk.turnover_day = today[1] / float(equity) if equity > 0 else 0.0
+        self.risk.fees_day = today[2] / float(equity) if equity > 0 else 0.0
         self.stops.watch(self.market, self.ledger, resting(self.ledger))
         faults = self._faults(symbols) if due else NO_FAULTS
         return Sitting(stamp, due, swapped, symbols, marks, equity, today, inventory, faults, self.failed)

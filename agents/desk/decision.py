@@ -113,6 +113,7 @@ class Decision:
                 "rung": self.safe.rung,
                 "reasons": dict(self.safe.reasons),
                 "bound": [{"name": b.name, "symbol": b.symbol, "price": b.price} for b in self.bound],
+                "risk": dict(self.safe.risk),
             }
         return {
             "time": self.time,
