@@ -5,12 +5,16 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from daemon import logs
 from daemon.mirror import Mirror
 from daemon.operating import Operator
 from daemon.publish.health import Bounds
 from daemon.publish.outbox import Outbox, Recent
 from daemon.settings import Settings, is_loopback
+
+_log = structlog.get_logger()
 
 
 @asynccontextmanager
@@ -45,6 +49,8 @@ async def interface(
     bounds = Bounds(http.max_data_age_s, http.max_decision_age_s, http.max_reconcile_age_s)
     token = None if http.token is None else http.token.get_secret_value()
     hosts = (*Door().hosts, http.host) if is_loopback(http.host) else Door().hosts
+    if http.insecure_public and not is_loopback(http.host):
+        _log.warning("http_in_the_clear", host=http.host, mend="set http.tls_certificate and http.tls_key")
     address = Address(http.host, http.port, http.tls_certificate, http.tls_key)
     async with serve(application(desk, bounds, Door(token, hosts)), address) as port:
         yield port
