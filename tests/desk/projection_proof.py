@@ -16,7 +16,7 @@ import numpy as np
 
 from agents.desk.clusters import shrunk_covariance
 from agents.desk.program import FEASIBLE, Joint, Question, minimise, objective, violation
-from agents.desk.tail import Quantile, Tail, tail_means
+from agents.desk.tail import Quantile, Tail
 
 TOLERANCE = 1e-5
 """Relative; objectives below `LEAST` are compared as if they were that large."""
