@@ -151,6 +151,43 @@ class Risk(Section):
     turnover_cost_bps: float | None = Field(
         None, ge=0, le=1000, description="What a change of position is taken to cost, in basis points; none means the taker fee."
     )
+    turnover_day: Positive = Field(10.0, description="Most increases of positions per market day, in multiples of equity; reductions are exempt.")
+    fees_day: Fraction | None = Field(
+        None, description="Most fees per market day that increases may run up to, as a fraction of equity; none means no budget."
+    )
+    cvar: Fraction | None = Field(
+        0.05, gt=0, description="Largest mean loss of one day over the worst of the last hours, as a fraction of equity: about twice what a book"
+        " at the agents' volatility target comes to, and as much as `drawdown_warn`; none means no limit.",
+    )  # fmt: skip
+    cvar_level: float = Field(0.95, ge=0.5, lt=1, description="Where that tail begins: at 0.95 the worst twentieth of the hours counts.")
+    scenarios: int = Field(250, ge=20, le=1000, description="How many of the last hours are scenarios.")
+    var: Fraction | None = Field(
+        None, gt=0, description="Largest loss of one day at `var_level` by the shrunk covariance, as a fraction of equity; none means no limit."
+    )
+    var_level: float = Field(0.95, ge=0.5, lt=1, description="Confidence of that loss.")
+    var_quantile: Literal["gaussian", "cornish_fisher"] = Field(
+        "gaussian", description="The normal quantile, or one stretched by skewness and kurtosis; never the smaller of the two."
+    )
+    cluster_cap: Fraction | None = Field(
+        default_factory=lambda given: max(0.60, given.get("position_cap", 0.0)), validate_default=True,
+        description="Largest sum of positions among symbols that move alike: by default 0.6, or `position_cap` if that is more;"
+        " none means no limit.",
+    )  # fmt: skip
+    cluster_correlation: Fraction = Field(0.70, description="From this correlation on symbols move alike.")
+    herfindahl: Fraction | None = Field(
+        default_factory=lambda given: min(max(0.25, (given.get("position_cap", 0.0) / max(given.get("gross", 1.0), 1e-9)) ** 2), 1.0),
+        validate_default=True,
+        description="Largest sum of squared positions, as a share of `gross` squared: by default 0.25, as four equal positions, or what one"
+        " position at `position_cap` needs; none means no limit.",
+    )  # fmt: skip
+    top_count: int = Field(5, ge=1, le=1000, description="How many of the largest positions `top_cap` counts.")
+    top_cap: Fraction | None = Field(None, description="Largest sum of the `top_count` largest positions; none means no limit.")
+    liquidity_depth: Fraction | None = Field(
+        None, gt=0, description="Largest increase of a position in one decision, as a share of the displayed asks; none means no limit."
+    )
+    liquidity_volume: Fraction | None = Field(
+        None, gt=0, description="Largest increase of a position in one decision, as a share of the last day's volume; none means no limit."
+    )
     price_collar: Fraction = Field(0.02, gt=0, description="No order further than this fraction from the mark price.")
     max_open_orders: int = Field(100, ge=1, le=10_000, description="Most orders that may rest at one time, all symbols together.")
     max_orders_per_second: Positive = Field(

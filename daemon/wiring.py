@@ -32,7 +32,11 @@ def engine_config(settings: Settings, symbols: tuple[Symbol, ...], epoch: int, e
         cash_buffer=risk.cash_buffer, position_cap=risk.position_cap, gross=risk.gross, net=risk.net,
         turnover_cost_bps=risk.turnover_cost_bps, price_collar=risk.price_collar, max_order_count=risk.max_open_orders,
         max_orders_per_second=risk.max_orders_per_second, drawdown_warn=risk.drawdown_warn, drawdown_stop=risk.drawdown_stop,
-        drawdown_reduce=risk.drawdown_reduce, drawdown_flatten=risk.drawdown_flatten,
+        drawdown_reduce=risk.drawdown_reduce, drawdown_flatten=risk.drawdown_flatten, turnover_day=risk.turnover_day, fees_day=risk.fees_day,
+        cvar=risk.cvar, cvar_level=risk.cvar_level, scenarios=risk.scenarios, var=risk.var, var_level=risk.var_level,
+        var_quantile=risk.var_quantile, cluster_cap=risk.cluster_cap, cluster_correlation=risk.cluster_correlation,
+        herfindahl=risk.herfindahl, top_count=risk.top_count, top_cap=risk.top_cap, liquidity_depth=risk.liquidity_depth,
+        liquidity_volume=risk.liquidity_volume,
     )  # fmt: skip
     return EngineConfig(
         instance=settings.instance, epoch=epoch, quote=settings.capital.quote, symbols=symbols, agents=agents.enabled, limits=limits,
