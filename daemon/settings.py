@@ -169,17 +169,14 @@ class Risk(Section):
         "gaussian", description="The normal quantile, or one stretched by skewness and kurtosis; never the smaller of the two."
     )
     cluster_cap: Fraction | None = Field(
-        default_factory=lambda given: max(0.60, given.get("position_cap", 0.0)), validate_default=True,
-        description="Largest sum of positions among symbols that move alike: by default 0.6, or `position_cap` if that is more;"
-        " none means no limit.",
-    )  # fmt: skip
+        0.60, description="Largest sum of positions among symbols that move alike; if unset, at least `position_cap`. None means no limit."
+    )
     cluster_correlation: Fraction = Field(0.70, description="From this correlation on symbols move alike.")
     herfindahl: Fraction | None = Field(
-        default_factory=lambda given: min(max(0.25, (given.get("position_cap", 0.0) / max(given.get("gross", 1.0), 1e-9)) ** 2), 1.0),
-        validate_default=True,
-        description="Largest sum of squared positions, as a share of `gross` squared: by default 0.25, as four equal positions, or what one"
-        " position at `position_cap` needs; none means no limit.",
-    )  # fmt: skip
+        0.25,
+        description="Largest sum of squared positions, as a share of `gross` squared; 0.25 is as concentrated as four equal positions. If"
+        " unset, at least what one position at `position_cap` needs; none means no limit.",
+    )
     top_count: int = Field(5, ge=1, le=1000, description="How many of the largest positions `top_cap` counts.")
     top_cap: Fraction | None = Field(None, description="Largest sum of the `top_count` largest positions; none means no limit.")
     liquidity_depth: Fraction | None = Field(
@@ -204,6 +201,15 @@ class Risk(Section):
         for lower, higher in pairwise(rungs):
             if getattr(self, lower) > getattr(self, higher):
                 raise ValueError(f"{lower} must not be above {higher}; the ladder climbs from warn to flatten")
+        return self
+
+    @model_validator(mode="after")
+    def _reachable(self) -> "Risk":
+        """A default that was not asked for never contradicts a position cap that was."""
+        least = {"cluster_cap": self.position_cap, "herfindahl": min((self.position_cap / self.gross) ** 2, 1.0) if self.gross else 1.0}
+        for name, needed in least.items():
+            if name not in self.model_fields_set and needed > getattr(self, name):
+                object.__setattr__(self, name, needed)
         return self
 
 

@@ -54,8 +54,18 @@ def test_seed_keys_keep_their_names_and_defaults():
 def test_risk_defaults_are_the_limits_own():
     limits, renamed = Limits(), {"max_open_orders": "max_order_count"}
     assert Risk().max_orders_per_second <= limits.max_orders_per_second  # lower: what real exchanges bear
-    for name in Risk.model_fields.keys() - {"max_orders_per_second"}:
+    guards = {"cvar", "cluster_cap", "herfindahl"}  # on for whoever trades, off where only the bare limits were asked for
+    assert all(getattr(limits, name) is None and getattr(Risk(), name) is not None for name in guards)
+    for name in Risk.model_fields.keys() - guards - {"max_orders_per_second"}:
         assert getattr(Risk(), name) == getattr(limits, renamed.get(name, name)), name
+
+
+def test_a_default_makes_room_for_a_position_cap_that_was_asked_for():
+    wide = Risk(position_cap=0.8)
+    assert (wide.cluster_cap, wide.herfindahl) == (0.8, pytest.approx(0.64))
+    Limits(position_cap=wide.position_cap, cluster_cap=wide.cluster_cap, herfindahl=wide.herfindahl)
+    assert (Risk(position_cap=0.8, cluster_cap=0.3).cluster_cap, Risk(position_cap=0.8, herfindahl=None).herfindahl) == (0.3, None)
+    assert (Risk(gross=0.3).cluster_cap, Risk(gross=0.3).herfindahl) == (0.6, pytest.approx(0.4444, rel=1e-3))
 
 
 def test_layers_file_under_environment_under_flags(tmp_path):
