@@ -56,11 +56,35 @@ def allocate(
         room = np.minimum(room, total - owned)
         tight = np.flatnonzero((rise > room + tolerance) & ~breached)
     if len(tight):
-        risen = weights[tight] > held[tight]
-        bound = np.maximum(room, 0.0) + owned
-        lifted = _lowered(low, high, held, held[tight], np.maximum(ceiling, held), bound, tight, tolerance)
-        weights[tight] = np.where(risen, lifted, weights[tight])
+        before, base = weights[tight], held[tight]
+        wished = np.maximum(before - base, 0.0)
+        free = np.where(before < ceiling[tight], wished, np.maximum(low[tight] - base, wished))
+        weights[tight] = np.minimum(before, base) + _shrunk(free, wished, np.maximum(room[tight], 0.0), tolerance)
     return weights
+
+
+def _shrunk(free: Floats, most: Floats, bound: Floats, tolerance: float) -> Floats:
+    """`clip(free - v, 0, most)` with the smallest v >= 0 at which a row's sum is at most its bound: increases that share a room."""
+    ones, places = np.ones(free.shape[1], dtype=free.dtype), np.arange(len(free))
+    below, above = np.zeros_like(bound), free.max(axis=1)
+    level, result = below, np.empty_like(free)
+    for _ in range(STEPS):
+        left = free - level[:, None]
+        risen = np.minimum(np.maximum(left, 0.0), most)
+        gap = risen @ ones - bound
+        slope = ((left == risen) & (left > 0.0)).astype(free.dtype) @ ones
+        wide = gap > 0.0
+        below, above = np.where(wide, level, below), np.where(wide, above, level)
+        guess = level + gap / np.maximum(slope, 1.0)
+        level = np.where((slope > 0) & (guess > below) & (guess < above), guess, 0.5 * (below + above))
+        result[places] = risen
+        far = np.abs(gap) > tolerance
+        if not far.any():
+            break
+        if far.mean() < 0.7:
+            places, free, most, bound = places[far], free[far], most[far], bound[far]
+            level, below, above = level[far], below[far], above[far]
+    return result
 
 
 def _lowered(
