@@ -8,7 +8,9 @@ from typing import Any
 from agents.core.errors import TradingError
 from agents.core.instruments import Symbol
 from agents.jobs.backtest import run_backtest
+from agents.jobs.books import mark_outs as run_mark_outs
 from agents.jobs.result import RunResult
+from agents.jobs.weights import joined
 from daemon.rehearsal.config import RehearsalConfig
 from daemon.rehearsal.server import serve as serve_rehearsal
 from daemon.running import stop_on_signals
@@ -57,4 +59,16 @@ def backtest(
     return run_backtest(
         config, data, start, end, settings.capital.allocation, frictions(settings),
         allow_gaps=allow_gaps, weights=weights, progress=progress,
+    )  # fmt: skip
+
+
+def mark_outs(
+    settings: Settings, data: Sequence[Path], start: int | None, end: int | None, symbols: tuple[str, ...] | None,
+    *, allow_gaps: bool = False, weights: Mapping[str, bytes] | bytes | None = None, progress: Callable[[float], None] | None = None,
+) -> dict[str, Any]:
+    """The market maker on recorded books under every queue model; everything else as `backtest`."""
+    payload = joined(weights) if isinstance(weights, Mapping) else weights
+    return run_mark_outs(
+        engine_config(settings, (), 0, exploration=0.0), data, settings.capital.allocation, frictions(settings),
+        symbols=symbols, weights=payload, start=start, end=end, allow_gaps=allow_gaps, progress=progress,
     )  # fmt: skip

@@ -23,7 +23,7 @@ from agents.core.events import (
     stamped,
 )
 from agents.core.instruments import NS, Currency, Instrument
-from agents.core.orders import Place
+from agents.core.orders import Command, Place
 from agents.desk.decision import Decision, EngineConfig
 from agents.desk.wishes import ORDER
 from agents.engine import Engine
@@ -128,12 +128,20 @@ class Backtest:
         self.tally.bars += isinstance(event, Bar)
         if isinstance(event, Fill):
             self.tally.fills += 1
-            self.recorder.closings.fill(event)
+            self.heard(event)
         for command in effects.commands:
             self.tally.orders += isinstance(command, Place)
-            self.exchange.send(command, now)
+            self.send(command, now)
         if effects.decision is not None:
             self._note(effects.decision)
+
+    def heard(self, fill: Fill) -> None:
+        """What is kept of a fill; a run that wants more of it says so here."""
+        self.recorder.closings.fill(fill)
+
+    def send(self, command: Command, now: int) -> None:
+        """Put a command on its way."""
+        self.exchange.send(command, now)
 
     def _note(self, decision: Decision) -> None:
         self.recorder.decision(decision)

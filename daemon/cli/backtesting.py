@@ -29,6 +29,10 @@ def backtest(
     ] = None,
     report: Annotated[Path | None, typer.Option("--report", metavar="DIR", help="Write report.html and report.json there.")] = None,
     allow_gaps: Annotated[bool, typer.Option("--allow-gaps", help="Go on over holes in the tape instead of refusing it.")] = False,
+    mark_outs: Annotated[
+        bool,
+        typer.Option("--mark-outs", help="On recorded books: fill rates and mark-outs of the market maker's quotes by queue model, in place of a run."),
+    ] = False,
     config: Config = None,
     assignments: Set = None,
     as_json: Json = False,
@@ -50,8 +54,15 @@ def backtest(
     from agents.jobs.weights import read_weights
     from daemon import offline
 
-    paths = data[0] if len(data) == 1 else data
     served = read_weights(weights or [])
+    if mark_outs:
+        if report is not None:
+            raise ConfigError("--report belongs to a run; leave it out with --mark-outs, and take --json")
+        with progress_bar(not as_json) as advance:
+            seen = offline.mark_outs(settings, data, *window, chosen, allow_gaps=allow_gaps, weights=served, progress=advance)
+        tell(seen, True) if as_json else _print_books(seen)
+        return
+    paths = data[0] if len(data) == 1 else data
     with progress_bar(not as_json) as advance:
         made = offline.backtest(settings, paths, *window, chosen, allow_gaps=allow_gaps, weights=served, progress=advance)
     answer = summary_json(made, summary(made))
@@ -108,6 +119,27 @@ def _print(answer: Mapping[str, Any]) -> None:
     for path in answer.get("report", ()):
         console.print(f"written: {path}", soft_wrap=True)
     console.print(CAUTION, style="dim")
+
+
+def _print_books(seen: Mapping[str, Any]) -> None:
+    from rich.console import Console
+
+    console = Console()
+    heads = ("session", "quoter", "queue", "quotes", "fill rate %", "fills a minute", "captured", "fee", "1 s", "5 s", "30 s", "error of 5 s")
+    rows = [
+        (
+            f"{row['symbol']} {row['session'].split()[-1][:10]}", row["quoter"], row["queue"], str(row["quotes"]), _number(row["fill_rate"], 100.0),
+            _number(row["fills_a_minute"]), _number(row["captured"]), _number(row["fee"]), *(_number(row["markout"][f"{h}s"]) for h in (1, 5, 30)),
+            _number(row["error"]["5s"]),
+        )
+        for row in seen["rows"]
+    ]  # fmt: skip
+    console.print(_table("Mark-outs in basis points of notional, fees not taken off", heads, rows))
+    console.print(seen["caution"], style="dim")
+
+
+def _number(value: float | None, factor: float = 1.0) -> str:
+    return "-" if value is None else f"{factor * value:.2f}"
 
 
 def _table(title: str, heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Any:
