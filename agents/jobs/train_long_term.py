@@ -17,7 +17,8 @@ from torch import Tensor
 from agents.core.errors import ConfigError, DataError
 from agents.environment.kernel import VectorCosts
 from agents.environment.vector import LONGEST_LOOK, VectorTradingEnvironment
-from agents.jobs.train_rounds import Playground, ReturnScale, Round, play
+from agents.jobs.baselines import long_term_prior
+from agents.jobs.train_rounds import ReturnScale, Round, play
 from agents.jobs.weights import joined
 from agents.learning.composed import ComposedSAC
 from agents.learning.face import pack, read_weights
@@ -74,6 +75,8 @@ class LongTermConfig:
     """Standard errors by which a policy must beat the prior on the validation candles, else the prior is kept."""
     normalize: bool = True
     """Columns in running deviations; folded into what is served."""
+    exogenous_baseline: bool = True
+    """Whether what the prior's own weight earns in a bar is taken off its rewards: it depends on no action, and is most of their noise."""
     options: Options = PLAIN
 
     def __post_init__(self) -> None:
@@ -178,10 +181,11 @@ class LongTermTraining:
         if len(history.times) < LEAST_BARS:
             raise DataError(f"{len(history.times)} candles are too few to train on: at least {LEAST_BARS} are needed")
         bars = min(config.round_bars, len(history.times) // 4)
-        self._ground: Playground = VectorTradingEnvironment(
+        self._ground = VectorTradingEnvironment(
             history, config.copies, form=AGENT, costs=costs, episode_bars=bars, **(environment or {})
         )
         self._judge = judge
+        self._exogenous = _prior_gain(history, self._ground.features)
         self.sac = self._algorithm()
         self.scale = ColumnScale(STATE_SIZES[AGENT]) if config.normalize else NoScale(STATE_SIZES[AGENT])
         self.returns = ReturnScale(config.gamma)
@@ -209,13 +213,16 @@ class LongTermTraining:
     def round(self) -> dict[str, float]:
         """Play, learn, look; returns what there is to watch. Raises Diverged."""
         played = play(self._ground, self._explore, self.config.round_bars, self._round_seed())
+        spread = float(played.rewards[played.lived].std())
+        played, share = played.without(self._exogenous) if self.config.exogenous_baseline else (played, 0.0)
         if not played.rows:
             raise DataError("no copy lived through a single bar: the history is too short for its warm-up and a round")
         self.scale.extend(played.states[:-1][played.lived])
         self.returns.extend(played, self.elapsed)
         info = self._learn(played)
         self.rounds += 1
-        info |= {"rows": float(played.rows), "return_scale": self.returns.value}
+        left = float(played.rewards[played.lived].std()) / max(spread, 1e-12)
+        info |= {"rows": float(played.rows), "return_scale": self.returns.value, "baseline_share": share, "deviation_left": left}
         if self._judge is not None:
             info |= self._look(self._judge)
         return info
@@ -287,6 +294,13 @@ class LongTermTraining:
         self.best_score = float(meta["best_score"])
         self.returns.square, self.returns.count = meta["returns"]
         self.rng.bit_generator.state = meta["rng"]
+
+
+def _prior_gain(history: CandleHistory, features: Floats) -> NDArray[np.float64]:
+    """What the prior's weight earns over the bar after each row, [T, N]: known from prices alone. Rows without a next candle earn 0."""
+    weight = np.clip(long_term_prior(history, features), 0.0, 1.0)
+    following = np.vstack([history.returns()[1:], np.zeros((1, len(history.symbols)))])
+    return np.asarray(weight * following)
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """What was lived in one round of play on bars, and batches of it: a market time, a copy of the account, then one of its symbols."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +14,10 @@ Flags = NDArray[np.bool_]
 
 class Playground(Protocol):
     """Copies of a market: states [E, N, columns], actions [E, N, actions], rewards [E, N]; a copy that ended starts anew at its next step."""
+
+    @property
+    def kernel(self) -> Any:
+        """Its `row` [E] is the bar at which each copy stands."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]: ...
     def step(self, actions: Floats, /) -> tuple[Floats, NDArray[Any], Flags, Flags, dict[str, Any]]: ...
@@ -39,10 +43,22 @@ class Round:
     """[M, E]: nothing follows, because the account is ruined."""
     lived: Flags
     """[M, E, N]."""
+    bars: NDArray[np.int64]
+    """[M, E]: the bar at whose close each copy decided."""
 
     @property
     def rows(self) -> int:
         return int(self.lived.sum())
+
+    def without(self, exogenous: NDArray[np.float64]) -> "tuple[Round, float]":
+        """The same round with `b * exogenous[bar]` [T, N] taken off the rewards, and b, the least-squares multiple.
+
+        What does not depend on actions or positions changes no policy's advantage, only its noise (Dietterich, Trimponias, Chen 2018,
+        "Discovering and removing exogenous state variables and rewards for reinforcement learning").
+        """
+        values = np.where(self.lived, exogenous[self.bars], 0.0)
+        share = float((values * self.rewards).sum() / max(float(np.square(values).sum()), 1e-300))
+        return replace(self, rewards=(self.rewards - share * values).astype(np.float32)), share
 
     def batch(self, size: int, rng: np.random.Generator, scale: float, elapsed: float) -> Rows:
         """`size` transitions: times and copies uniformly with replacement, and a symbol of each; rewards times `scale`."""
@@ -61,26 +77,26 @@ class Round:
 
 
 def play(ground: Playground, policy: Policy, steps: int, seed: int) -> Round:
-    """One round from fresh starts. Raises Diverged when the world hands on something that is not finite."""
+    """One round of `steps` bars from fresh starts. Raises Diverged when the world hands on something that is not finite."""
     states, _ = ground.reset(seed=seed)
     copies, width, columns = states.shape
     seen = np.empty((steps + 1, copies, width, columns), np.float32)
     rewards = np.empty((steps, copies, width), np.float32)
-    ended, lived = np.zeros((steps, copies), bool), np.zeros((steps, copies, width), bool)
+    ended, lived, bars = np.zeros((steps, copies), bool), np.zeros((steps, copies, width), bool), np.zeros((steps, copies), np.int64)
     actions: Floats | None = None
     seen[0], over = states, np.zeros(copies, bool)
     for at in range(steps):
         chosen = policy(seen[at].reshape(-1, columns)).reshape(copies, width, -1)
         if actions is None:
             actions = np.empty((steps, *chosen.shape), np.float32)
-        actions[at] = chosen
+        actions[at], bars[at] = chosen, ground.kernel.row
         seen[at + 1], rewards[at], terminated, truncated, info = ground.step(chosen)
         lived[at] = _listed(info, (copies, width)) & ~over[:, None]
         ended[at], over = terminated, terminated | truncated
     assert actions is not None
     if not (np.isfinite(seen).all() and np.isfinite(rewards).all()):
         raise Diverged("a state or a reward of the environment is not finite; nothing was learned from it")
-    return Round(seen, actions, rewards, ended, lived)
+    return Round(seen, actions, rewards, ended, lived, bars)
 
 
 def _listed(info: dict[str, Any], shape: tuple[int, int]) -> Flags:
