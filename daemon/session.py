@@ -8,6 +8,7 @@
 
 import asyncio
 import gc
+import os
 import platform
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -43,6 +44,7 @@ from daemon.recording import tape_feed
 from daemon.recovery import Recovery
 from daemon.running import Account, Ending, Learner, Parts, Watcher, run, stop_on_signals
 from daemon.segments import SegmentWriter
+from daemon.service import Service, manager
 from daemon.settings import Settings
 from daemon.starting import recovered
 from daemon.state_folder import held
@@ -203,6 +205,7 @@ async def _compose(settings: Settings, options: ExchangeOptions, server: Rehears
     status.details["outlets"] = outlets.status
     await stack.enter_async_context(interface(settings, folder, journal.name, status.snapshot, operator, outlets.mirror, _versions()))
     watchers += [outlet.run for outlet in outlets.by_name.values()]
+    watchers.append(Service(manager(os.environ, os.getpid()), lambda: status.handled, status.snapshot).run)
     if settings.mode == "live" and settings.safety.watchdog_s:
         charge = Charge(
             options, settings.instance, journal.epoch, symbols, folder, settings.safety.watchdog_s, capabilities=settings.exchange.capabilities

@@ -32,6 +32,8 @@ class Status:
         self.refused: Counter[str] = Counter()
         self._bound: list[dict[str, Any]] = []
         self.ready = False
+        self.handled = 0
+        """Facts that went through the engine: what the service manager takes for progress."""
         self._problems = 0
         self.rebuilds: Callable[[], int] = lambda: 0
         self.details: dict[str, Callable[[], Mapping[str, Any]]] = {}
@@ -40,6 +42,7 @@ class Status:
 
     def tell(self, event: Event, effects: Effects) -> None:
         """Take note of one fact and of what the engine made of it."""
+        self.handled += 1
         match event:
             case Fill():
                 self.fills += 1
