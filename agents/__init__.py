@@ -19,6 +19,7 @@ _WINDOW = {
     "SACConfig": "agents.learning.sac",
     "SequenceActor": "agents.serving.sequences",
     "TD3Agent": "agents.learning.td3_agent",
+    "TradingEnvironment": "agents.environment.trading",
     "TwinCritic": "agents.models.critics",
 }
 
