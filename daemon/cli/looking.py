@@ -57,6 +57,19 @@ def status(state: State = None, config: Config = None, as_json: Json = False) ->
 
 
 @app.command(rich_help_panel=LOOK)
+def health(state: State = None, config: Config = None, as_json: Json = False) -> None:
+    """Whether the daemon makes progress: fresh data, decisions and looks at the account. Exit code 1 where it does not."""
+    from daemon.publish.health import Bounds
+    from daemon.publish.health import health as judge
+
+    bounds = settings_of(config, {"state_dir": state}).http
+    well, found = judge(ask("status", state, config), Bounds(bounds.max_data_age_s, bounds.max_decision_age_s, bounds.max_reconcile_age_s))
+    tell(found, as_json)
+    if not well:
+        raise typer.Exit(Exit.FAILED)
+
+
+@app.command(rich_help_panel=LOOK)
 def learner(
     png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Also draw the learning curves there.")] = None,
     state: State = None,
