@@ -19,7 +19,7 @@ from agents.market.history import CandleHistory
 
 Numbers = NDArray[Any]
 ALIGNMENT = "features against the event path"
-LEAST_ROWS = 40
+LEAST_ROWS = 60
 """Fewer leave no room for a cut with something on both sides."""
 WARM_ROWS = 24
 TOLERANCE = 1e-4

@@ -19,7 +19,7 @@ from agents.jobs.lookahead import ALIGNMENT, Check, Lookahead, Trace, aligned, c
 from agents.market.batch import minute_history
 from agents.market.columns import HOUR_COLUMNS, MINUTE_COLUMNS, SPECS
 from agents.market.features import HOUR, VOLATILITY_1H
-from agents.market.frictions import Frictions
+from agents.market.frictions import CandleBook, Frictions
 from agents.market.history import CandleHistory, hour_features
 from agents.market.observation import Context, observe
 from agents.market.state import MarketState
@@ -27,6 +27,8 @@ from agents.market.tape import Tape
 from agents.market.tape.memory import history_tape
 
 FEATURES, MINUTES, OBSERVATIONS, VECTOR, DECISIONS = "hour features", "minute features", "observations", "vector environment", "decisions"
+FRICTIONS = Frictions(candles=CandleBook())
+"""Books are imagined around candles, so that orders fill."""
 _SEEN_BY = ("long_term", "short_term")
 
 
@@ -114,7 +116,7 @@ def all_checks(
     listing = history_tape(history)
     checks[OBSERVATIONS] = observation_trace
     checks[DECISIONS] = partial(
-        decision_trace, config=config, listing=listing, frictions=Frictions() if frictions is None else frictions, weights=weights
+        decision_trace, config=config, listing=listing, frictions=frictions or FRICTIONS, weights=weights
     )
     return checks
 

@@ -19,7 +19,7 @@ def lookahead(
     start: Moment = None,
     end: Until = None,
     symbols: Symbols = None,
-    bars: Annotated[int, typer.Option("--bars", min=40, help="The last so many candles are searched.")] = 400,
+    bars: Annotated[int, typer.Option("--bars", min=60, help="The last so many candles are searched.")] = 400,
     cuts: Annotated[int, typer.Option("--cuts", min=1, help="Moments after which the future is altered.")] = 3,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the moments, the alterations and the actions tried.")] = 0,
     weights: Annotated[

@@ -13,6 +13,7 @@ from agents.jobs.lookahead import ALIGNMENT, ALTERATIONS, Trace, aligned, column
 from agents.jobs.lookahead_checks import (
     DECISIONS,
     FEATURES,
+    FRICTIONS,
     MINUTES,
     OBSERVATIONS,
     VECTOR,
@@ -23,7 +24,6 @@ from agents.jobs.lookahead_checks import (
     path_trace,
 )
 from agents.market.columns import HOUR_COLUMNS
-from agents.market.frictions import Frictions
 from agents.market.history import hour_features
 from agents.market.synthetic_candles import random_walk_history
 from agents.market.tape.memory import history_tape
@@ -103,10 +103,10 @@ def test_a_decision_that_knows_the_next_bar_is_found():
 
 
 def test_decisions_are_compared_with_all_that_they_record():
-    trace = decision_trace(HISTORY, CONFIG, history_tape(HISTORY), Frictions())
-    again = decision_trace(HISTORY, CONFIG, history_tape(HISTORY), Frictions())
+    trace = decision_trace(HISTORY, CONFIG, history_tape(HISTORY), FRICTIONS)
+    again = decision_trace(HISTORY, CONFIG, history_tape(HISTORY), FRICTIONS)
     np.testing.assert_array_equal(trace.values, again.values)
-    other = decision_trace(HISTORY, replace(CONFIG, limits=replace(CONFIG.limits, position_cap=0.01)), history_tape(HISTORY), Frictions())
+    other = decision_trace(HISTORY, replace(CONFIG, limits=replace(CONFIG.limits, position_cap=0.002)), history_tape(HISTORY), FRICTIONS)
     assert len(trace.values) > 80 and not np.array_equal(trace.values, other.values)
 
 
@@ -133,7 +133,7 @@ def test_alterations_change_the_future_and_nothing_else(name):
 
 def test_too_little_to_search_is_an_error():
     with pytest.raises(DataError, match="room for a cut"):
-        search(HISTORY.rows(0, 39), {})
+        search(HISTORY.rows(0, 59), {})
     with pytest.raises(ConfigError, match="at least one"):
         search(HISTORY, {}, cuts=0)
 
@@ -142,14 +142,15 @@ def test_too_little_to_search_is_an_error():
 
 
 def test_the_command_answers_and_says_by_its_exit_code_whether_the_future_leaks(monkeypatch, capsys):
-    words = ["lookahead", "--bars", "45", "--cuts", "1", "--symbols", "BTC/USDT", "--json"]
+    words = ["lookahead", "--bars", "60", "--cuts", "1", "--symbols", "BTC/USDT", "--json"]
     assert main(words) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert answer["sound"] and answer["symbols"] == [Symbol("BTC/USDT")] and answer["rows"] == 45
+    assert answer["sound"] and answer["symbols"] == [Symbol("BTC/USDT")] and answer["rows"] == 60
 
     from agents.jobs import lookahead_checks
 
     honest = lookahead_checks.hour_features
+    monkeypatch.setattr(lookahead_checks, "all_checks", lambda *_: {FEATURES: lookahead_checks.hour_trace})
     monkeypatch.setattr(lookahead_checks, "hour_features", lambda history: np.roll(honest(history), -1, axis=0))
     assert main(words) == 1
     out, err = capsys.readouterr()
