@@ -1,7 +1,9 @@
 """Sub-accounts add up to the account, whatever happens; costs go to those who caused them."""
 
+from dataclasses import replace
 from decimal import Decimal, localcontext
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from agents.core.events import UNSTAMPED, Adjustment, AdjustmentKind, Fill, List
 from agents.core.instruments import Currency, Instrument, Side, Symbol
 from agents.core.ledger import Ledger
 from agents.core.orders import OrderId
-from agents.desk.attribution import HOUSE, Attribution
+from agents.desk.attribution import HOUSE, REMEMBERED, Attribution, check_sums, euler, volatility
 from agents.desk.wishes import ORDER
 
 USDT, BTC, ETH, BNB = Currency("USDT"), Symbol("BTC/USDT"), Symbol("ETH/USDT"), Symbol("BNB/USDT")
@@ -155,6 +157,15 @@ def test_sub_accounts_add_up_exactly_to_the_ledger(history: list[object], mark: 
     with localcontext(prec=60):  # what each fill moved, summed without rounding
         assert sum(book.pnl(marks).values()) == exact + sum(ledger.flows[Currency(s.split("/")[0])] * marks[s] for s in (BTC, ETH))
     assert sum(book.pnl(marks).values()) == pytest.approx(ledger.equity(marks) - ledger.capital, abs=D("1e-12"), rel=D("1e-24"))
+    with localcontext(prec=60):
+        assert sum(book.costs(marks).values()) == book.account_cost(marks)
+    if ledger.equity(marks) > 1:
+        covariance = np.array([[0.5, 0.3, 0.0], [0.3, 0.9, 0.1], [0.0, 0.1, 0.4]])[:2, :2]
+        differences = book.differences(ledger, marks, covariance)
+        assert differences["fees"] == differences["positions"] == 0
+        size = max(abs(ledger.flows[Currency(s.split("/")[0])]) * marks[s] for s in (BTC, ETH)) + ledger.equity(marks)
+        assert check_sums(book, ledger, marks, covariance) <= D("1e-12") * size
+        assert sum(book.risk((BTC, ETH), marks, ledger.equity(marks), covariance).values()) >= -1e-12
 
 
 def test_an_unknown_price_is_not_zero() -> None:
@@ -162,3 +173,71 @@ def test_an_unknown_price_is_not_zero() -> None:
     book.apply(fill(Side.BUY, "100", "1"), (("long_term", 1.0),), MARKS)
     with pytest.raises(KeyError):
         book.pnl({})
+
+
+# -- cost and risk -----------------------------------------------------------------------------------------------------
+
+
+def test_a_cost_is_fee_and_slippage_against_the_mark_at_the_decision() -> None:
+    book = Attribution(USDT)
+    book.ask(OrderId("q"), D("100"))
+    book.apply(fill(Side.BUY, "102", "4", "0.4"), (("long_term", 3.0), ("short_term", 1.0)), MARKS)
+    assert book.costs(MARKS) == {"long_term": D("6.3"), "short_term": D("2.1"), "market_making": 0, "risk": 0}
+    assert book.account_cost(MARKS) == D("8.4")
+    assert book.bought() == {"long_term": D(306), "short_term": D(102), "market_making": 0, "risk": 0}
+
+
+def test_a_maker_is_paid_its_slippage_and_without_a_decision_the_mark_of_the_fill_judges() -> None:
+    book = Attribution(USDT)
+    book.apply(fill(Side.SELL, "103", "2", "0.001", "BTC"), (("market_making", -1.0),), MARKS)
+    assert book.costs(MARKS)["market_making"] == D("-4") + D("0.103")
+    assert book.bought()["market_making"] == 0
+    book.apply(fill(Side.BUY, "9", "1", symbol=Symbol("SOL/USDT"), trade="2"), (("market_making", 1.0),), MARKS)
+    assert book.account_cost(MARKS) == D("-3.897")  # no mark at all: the fill's own price
+
+
+def test_fees_in_third_currencies_are_costs_at_their_mark_and_carried_ones_are_the_houses() -> None:
+    book, ledger = Attribution(USDT), Ledger(USDT)
+    carried = Adjustment(UNSTAMPED, Currency("BNB"), D("0.5"), AdjustmentKind.CARRIED_FEE)
+    ledger.apply(Listing(UNSTAMPED, Instrument(BTC, Currency("BTC"), USDT, D("0.01"), D("0.001"))))
+    event = fill(Side.BUY, "101", "1", "0.01", "BNB")
+    for taker in (book.carry, ledger.apply):
+        taker(carried)
+    ledger.apply(event)
+    book.apply(event, (("long_term", 1.0),), MARKS)
+    assert book.spent(MARKS)["long_term"] == D(6) and book.costs(MARKS) == {"long_term": D(6), "short_term": 0, "market_making": 0, "risk": 0}
+    assert book.pnl(MARKS)[HOUSE] == D(-300) and check_sums(book, ledger, MARKS) == 0
+
+
+def test_the_memory_of_decisions_is_bounded_and_the_oldest_goes() -> None:
+    book = Attribution(USDT)
+    for number in range(REMEMBERED + 1):
+        book.ask(OrderId(str(number)), D(90))
+    book.apply(replace(fill(Side.BUY, "101", "1"), order_id=OrderId("0")), (("long_term", 1.0),), MARKS)
+    assert book.account_cost(MARKS) == 0
+    book.apply(replace(fill(Side.BUY, "101", "1", trade="2"), order_id=OrderId("1")), (("long_term", 1.0),), MARKS)
+    assert book.account_cost(MARKS) == 11
+
+
+def test_the_parts_of_risk_are_eulers_and_who_hedges_has_a_negative_one() -> None:
+    covariance = np.array([[0.36, 0.18], [0.18, 0.25]])
+    weights = {"long_term": np.array([0.5, 0.2]), "short_term": np.array([-0.1, 0.0]), "market_making": np.zeros(2)}
+    parts, book = euler(weights, covariance), np.array([0.4, 0.2])
+    assert sum(parts.values()) == pytest.approx(volatility(book, covariance)) and parts["short_term"] < 0 == parts["market_making"]
+    step = 1e-6  # by the definition: what a little more of the agent adds
+    more = volatility(book + step * weights["long_term"], covariance)
+    assert parts["long_term"] == pytest.approx((more - volatility(book, covariance)) / step, rel=1e-4)
+    assert euler({"long_term": np.zeros(2)}, covariance) == {"long_term": 0.0}
+
+
+def test_a_difference_is_noticed() -> None:
+    book, ledger = Attribution(USDT), Ledger(USDT)
+    ledger.apply(Listing(UNSTAMPED, Instrument(BTC, Currency("BTC"), USDT, D("0.01"), D("0.001"))))
+    ledger.apply(Adjustment(UNSTAMPED, USDT, D(1000), AdjustmentKind.CAPITAL))
+    event = fill(Side.BUY, "100", "1", "0.1")
+    ledger.apply(event)
+    assert book.differences(ledger, {BTC: D(101)}) == {
+        "pnl": D("-0.9"), "costs": 0, "fees": D("0.1"), "positions": 1, "risk": pytest.approx(D("-0.101"), rel=D("0.01")),
+    }  # fmt: skip
+    book.apply(event, (("long_term", 1.0),), MARKS)
+    assert check_sums(book, ledger, {BTC: D(101)}) <= D("1e-15")
