@@ -63,5 +63,5 @@ def test_a_budget_holds_through_the_engine_and_is_named_in_the_record():
 
 def test_wishes_come_in_their_order_however_agents_are_listed():
     _, decisions = lived(replace(CONFIG, agents=tuple(reversed(ORDER))))
-    assert ORDER in [decision.agents for decision in decisions]
+    assert ("long_term", "short_term", "risk") in [decision.agents for decision in decisions]
     assert all(decision.agents == tuple(agent for agent in ORDER if agent in decision.agents) for decision in decisions)
