@@ -118,10 +118,13 @@ class PortfolioKernel:
         self._prices: Floats = np.hstack([opened if self.delay_bars else np.ones_like(opened), closed]).astype(self.dtype)
         self._ones: Floats = np.ones(self.width, self.dtype)
         """A product with ones sums short rows several times faster than `sum` does."""
-        self._tradable = history.listed
+        self._tradable = self._fillable = history.listed
         self._always = bool(history.listed.all())
         self.midnight = history.closings % DAY < history.length
-        value = np.where(history.listed, history.volume * history.open, 0.0)
+        price = history.open if self.delay_bars else history.close
+        value = np.where(history.listed, history.volume * price, 0.0)
+        if not self.delay_bars:  # what fills at a decision's own close is read at the bar after it, like all else
+            value, self._fillable = np.roll(value, 1, axis=0), np.roll(history.listed, 1, axis=0)
         self._volume: Floats = value.astype(self.dtype)
         self._funding: Floats | None = None
         if self.costs.funding:
@@ -270,7 +273,7 @@ class PortfolioKernel:
     def _unfillable(self, traded: Floats, at: Rows) -> None:
         """Take out of `traded` what the bar cannot fill: no candle, too small for an order, more than its share of volume."""
         if not self._always:
-            traded *= self._tradable[at if self.delay_bars else self.row]
+            traded *= self._fillable[at]
         if self.costs.min_notional > 0:
             traded *= np.abs(traded) * self.equity[:, None] >= self.costs.min_notional
         if self.costs.participation is not None:

@@ -17,10 +17,10 @@ from agents.core.errors import ConfigError, DataError
 from agents.core.instruments import NS
 from agents.desk.limits import FLATTEN, RUNGS, Limits
 from agents.desk.long_term import LongTermParams
-from agents.desk.priors import HOURS_PER_YEAR, unit_weight
 from agents.desk.rewards.params import SECONDS_PER_YEAR, STANDARD, RewardParams
 from agents.desk.rewards.weighted import Outcome, WeightedReward
 from agents.environment.comovement import covariances
+from agents.environment.forms import EXPOSURE, WEIGHTS, exposure_weights, softmax_weights
 from agents.environment.kernel import LIMITS, Floats, PortfolioKernel, StepResult, VectorCosts
 from agents.environment.long_term_view import LongTermView
 from agents.market.columns import HOUR_COLUMNS, SPECS
@@ -29,14 +29,14 @@ from agents.market.history import CandleHistory, hour_features
 Singles = NDArray[np.float32]
 Info = dict[str, Any]
 
-EXPOSURE, WEIGHTS, LONG_TERM = "exposure", "weights", "long_term"
+LONG_TERM = "long_term"
 FORMS = (EXPOSURE, WEIGHTS, LONG_TERM)
 SEEN = (
     "macd_z_8_24", "macd_z_16_48", "macd_z_32_96", "momentum_1d", "momentum_30d", "volatility_1h", "volatility_trend", "correlation_mean",
 )  # fmt: skip
 """Columns by symbol that the portfolio forms see unless told otherwise."""
-FULL_VOLATILITY = 0.20
-"""Annualised volatility of a book of independent full exposures."""
+FEWEST = 48
+"""Candles of a symbol below which its features are defaults and it is nothing to learn from."""
 LONGEST_LOOK = 97 * 24
 """Bars before the first start where the history has room: the slowest trend's memory."""
 _FLATTEN = RUNGS.index(FLATTEN)
@@ -46,9 +46,8 @@ _H = {name: number for number, name in enumerate(HOUR_COLUMNS)}
 class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
     """E copies; one step is one bar of each. Autoreset: the step after an episode's last one begins the next, its action is ignored.
 
-    Forms, with N symbols: `exposure`, N signed exposures in [-1, 1], each times `sigma_target / (sigma_i sqrt(N_eff))`, a negative one
-    is a wish for nothing; `weights`, N + 1 scores of a softmax, cash last; `long_term`, the four actions of the long-term agent for
-    each symbol, observed and rewarded by symbol (observations [E, N, 100], rewards [E, N]).
+    Forms, with N symbols: `exposure` and `weights` as in `agents.environment.forms`; `long_term`, the four actions of the long-term
+    agent for each symbol, observed and rewarded by symbol (observations [E, N, 100], actions [E, N, 4], rewards [E, N]).
 
     An episode is cut (truncated) after `episode_bars`, and ends (terminated) on the ladder's last rung. Infos hold `listed` [E, N],
     false where a symbol had no candle at the decision: such rows are no experience. Costs in quote (impact, participation,
@@ -69,7 +68,7 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
             raise DataError(f"episode_bars is {episode_bars}, the candles are {len(history.times)}: give 1 to {len(history.times) - 2}")
         if unknown := [name for name in columns if name not in _H]:
             raise ConfigError(f"columns {', '.join(unknown)} are no hour columns; see agents.market.columns.HOUR_COLUMNS")
-        history.require(2)
+        history.require(FEWEST)
         self.form, self.num_envs, self.episode_bars, self.capital, self.randomise = form, num_envs, episode_bars, capital, randomise
         self.kernel = PortfolioKernel(
             history, costs or VectorCosts(), limits, num_envs, delay_bars=delay_bars, settled=settled, dtype=np.float32
@@ -79,16 +78,18 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
             raise DataError(f"features have shape {self.features.shape}: they belong to another history")
         self.years = history.length / NS / SECONDS_PER_YEAR
         self.reward = WeightedReward(rewards, terms or {"utility": 1.0}, (num_envs,))
+        self._plain = dict(self.reward.terms) == {"utility": 1.0}  # the default needs no running numbers
         self._covariance: Floats = covariances(history)
+        self._ones: Floats = np.ones(self.kernel.width, dtype=np.float32)
         self.view: LongTermView | None = None
         if form == LONG_TERM:
             self.view = LongTermView(self.kernel, self.features, params, risk)
         else:
             self._seen = np.ascontiguousarray(self.features[..., [_H[name] for name in columns]]).reshape(len(history.times), -1)
-            volatility = self.features[..., _H["volatility_1h"]].astype(np.float64) * np.sqrt(HOURS_PER_YEAR)
-            bets = self.features[..., _H["effective_bets"]].astype(np.float64)
-            self._unit: Floats = unit_weight(volatility, bets, FULL_VOLATILITY, 0.0, 1.0).astype(np.float32)
         self._spaces(len(columns))
+        self.fresh: NDArray[np.bool_] = np.zeros(num_envs, dtype=bool)
+        """[E] copies whose last step only began an episode: it is no transition."""
+        self._complete = bool(history.listed.all())
         self._ended = np.ones(num_envs, dtype=bool)
         self._left = np.zeros(num_envs, dtype=np.int64)
         self._observed: Singles = np.zeros(self.observation_space.shape or (), dtype=np.float32)
@@ -118,11 +119,11 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
     def step(self, actions: NDArray[Any]) -> tuple[Singles, Floats, NDArray[np.bool_], NDArray[np.bool_], Info]:
         """One bar. Raises ConfigError for actions of another shape or not finite; they are clipped to [-1, 1]."""
         actions = self._checked(actions)
-        ended, kernel = self._ended, self.kernel
+        ended, kernel = self._ended.copy(), self.kernel
         before, equity, drawdown, listed = kernel.weights, kernel.equity, kernel.drawdown, self._listed()
         wished, target, multiplier = self._wish(actions)
         result = kernel.step(target, multiplier)
-        rewards = self._judge(before, drawdown, np.where(listed, wished, 0.0), result)
+        rewards: Floats = self._judge(before, drawdown, wished if self._complete else np.where(listed, wished, 0.0), result)
         if self.view is not None:
             self.view.follow(before, equity, result)
             self.view.moments = np.stack(self.reward.moments(), axis=1)
@@ -132,7 +133,7 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
         if ended.any():
             rewards[ended] = 0.0
             self._begin(np.flatnonzero(ended), {})
-        self._ended = terminated | truncated
+        self.fresh, self._ended = ended, terminated | truncated
         self._observed = self._observe()
         return self._observed, rewards, terminated, truncated, {"listed": listed}
 
@@ -144,7 +145,8 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
             raise ConfigError(f"actions have shape {actions.shape}: the form {self.form} needs {self.action_space.shape}")
         if not np.isfinite(actions).all():
             raise ConfigError(f"an action of copy {int(np.argwhere(~np.isfinite(actions))[0][0])} is not finite")
-        return np.clip(actions, -1.0, 1.0)
+        clipped: NDArray[Any] = np.clip(actions, -1.0, 1.0)
+        return clipped
 
     def _wish(self, actions: NDArray[Any]) -> tuple[Floats, Floats, Floats | float]:
         """(what is wished for, the target handed to the projection, the gross multiplier)."""
@@ -152,23 +154,30 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
             target, gross = self.view.propose(self._observed, actions)
             return self.view.wishes.weight, target, gross
         if self.form == EXPOSURE:
-            wished = actions * self._unit[self.kernel.row]
+            wished = exposure_weights(actions, self.kernel.limits.position_cap)
         else:
-            powers = np.exp(actions - actions.max(axis=1, keepdims=True))
-            wished = (powers / powers.sum(axis=1, keepdims=True))[:, :-1]
+            wished = softmax_weights(actions, self.kernel.limits.cash_buffer, self.kernel.limits.position_cap)
         return wished, wished, 1.0
 
     def _judge(self, before: Floats, drawdown: Floats, wished: Floats, result: StepResult) -> Floats:
-        """Rewards [E, N] of the long-term form, [E] of the others: the terms, less what the limits cut off the wish."""
-        row = self.kernel.row
-        move = self.kernel.fills(row)[1]
+        """Rewards [E, N] of the long-term form, [E] of the others: the terms, less what the limits cut off the wish.
+
+        On spot a negative wish is a wish for nothing, so that nothing is cut off it.
+        """
+        wished = np.maximum(wished, 0.0)
+        row, move = self.kernel.row, self.kernel.moved
         executed = (before + result.traded) * move
+        if self._plain:
+            functions, weights = self.reward.functions, 0.5 * (before + executed)
+            gained = functions.utility(result.profit, weights, weights, self._covariance[row], self.years)
+            rewards = gained - functions.alias(executed, wished)
+            return rewards if self.form == LONG_TERM else rewards @ self._ones
         outcome = Outcome(
             result.profit, 0.5 * (before + executed), move - 1.0, self._covariance[row], self.years, cost=result.cost, drawdown=drawdown,
             prediction=self.view.wishes.exposure if self.view is not None else 0.0,
         )  # fmt: skip
-        rewards: Floats = self.reward.judge(outcome) - self.reward.functions.alias(executed, wished)
-        return rewards if self.form == LONG_TERM else rewards.sum(axis=1)
+        rewards = self.reward.judge(outcome) - self.reward.functions.alias(executed, wished)
+        return rewards if self.form == LONG_TERM else rewards @ self._ones
 
     def _observe(self) -> Singles:
         if self.view is not None:
@@ -178,22 +187,22 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
         result = np.empty((self.num_envs, size + kernel.width + 2), dtype=np.float32)
         result[:, :size] = self._seen[kernel.row]
         result[:, size:-2] = kernel.weights
-        result[:, -2] = 1.0 - kernel.weights.sum(axis=1)
+        result[:, -2] = 1.0 - kernel.weights @ self._ones
         result[:, -1] = kernel.drawdown
         return result
 
     def _listed(self) -> NDArray[np.bool_]:
+        if self._complete:
+            return np.broadcast_to(np.True_, self.kernel.weights.shape)
         listed: NDArray[np.bool_] = self.kernel.history.listed[self.kernel.row]
         return listed
 
     def _begin(self, chosen: NDArray[np.intp], options: Info) -> None:
         """Put the chosen copies at the start of an episode: anywhere, or where `options` say."""
         starts = self._starts(len(chosen))
-        for name in starts:
+        for name, drawn in starts.items():
             if name in options:
-                given = np.asarray(options[name])
-                each = given.ndim and len(given) == self.num_envs
-                starts[name] = given[chosen] if each else np.broadcast_to(given, (len(chosen), *given.shape[-1:] * (name == "weights")))
+                starts[name] = np.broadcast_to(options[name], (self.num_envs, *drawn.shape[1:]))[chosen]
         where = np.zeros(self.num_envs, dtype=bool)
         where[chosen] = True
         self.kernel.reset(starts["rows"], starts["equity"], starts["drawdown"], starts["weights"], where)
