@@ -1,12 +1,14 @@
 """The straight line. One fact in, commands out; no clock, no I/O, no chance that is not in its state."""
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
 import numpy.typing as npt
 
-from agents.core.errors import ModelError, NotFinite
+from agents.core.errors import ConfigError, ModelError, NotFinite
 from agents.core.events import (
     MARKET_EVENTS,
     Adjustment,
@@ -20,6 +22,7 @@ from agents.core.events import (
     NewWeights,
     OrderUpdate,
     Reconciled,
+    Reload,
     Resume,
     RiskRestored,
     Stamp,
@@ -36,7 +39,7 @@ from agents.desk.coordinator import Evidence, make_coordinator
 from agents.desk.council import Council
 from agents.desk.decision import NOTHING, Decision, Effects, EngineConfig, Sitting
 from agents.desk.gate import Allowance, is_stop
-from agents.desk.limits import FLATTEN, RiskState
+from agents.desk.limits import FLATTEN, Limits, RiskState
 from agents.desk.planner import plan
 from agents.desk.projection import SafeTarget, project
 from agents.desk.protection import Need, Protection, resting
@@ -141,11 +144,22 @@ class Engine:
                     self._next_plan = 0
             case RiskRestored():
                 self.risk.restore(event.peak_equity, event.capital, event.drawdown, event.rung)
+            case Reload(limits=limits) if limits:
+                self._take_limits(limits)
             case CancelAll():
                 self._cancel_all, self._without_stops, self._next_plan = True, self.halted, 0
             case _:
                 pass
         return False
+
+    def _take_limits(self, text: str) -> None:
+        """The operator's new limits; what cannot be read leaves the old ones in force."""
+        try:
+            self.config = replace(self.config, limits=Limits(**json.loads(text)))
+        except (ConfigError, TypeError, ValueError) as error:
+            self._count(f"limits_refused_{type(error).__name__}")
+        else:
+            self._next_plan = 0
 
     def _swap(self, event: NewWeights) -> bool:
         try:

@@ -19,11 +19,14 @@ _log = structlog.get_logger()
 
 @asynccontextmanager
 async def interface(
-    settings: Settings, folder: Path, session: str, snapshot: Callable[[], Mapping[str, Any]], operator: Operator, mirror: Mirror,
+    current: Callable[[], Settings], folder: Path, session: str, snapshot: Callable[[], Mapping[str, Any]], operator: Operator, mirror: Mirror,
     versions: Mapping[str, str],
 ) -> AsyncIterator[int | None]:  # fmt: skip
-    """Serve while the context lasts; gives the port, or None when off. Raises ConfigError for an address that cannot be had."""
-    http = settings.http
+    """Serve while the context lasts; gives the port, or None when off. `current` gives the settings in force.
+
+    Raises ConfigError for an address that cannot be had.
+    """
+    http = current().http
     if http.port == "off":
         yield None
         return
@@ -44,9 +47,13 @@ async def interface(
             mirror.remove(outbox)
 
     desk = Desk(
-        snapshot, operator.answers, recent.last, lambda what: explain(folder, what, session), settings.public, logs.recent, listen, versions
+        snapshot, operator.answers, recent.last, lambda what: explain(folder, what, session), lambda: current().public(), logs.recent, listen, versions
     )
-    bounds = Bounds(http.max_data_age_s, http.max_decision_age_s, http.max_reconcile_age_s)
+
+    def bounds() -> Bounds:
+        now = current().http
+        return Bounds(now.max_data_age_s, now.max_decision_age_s, now.max_reconcile_age_s)
+
     token = None if http.token is None else http.token.get_secret_value()
     hosts = (*Door().hosts, http.host) if is_loopback(http.host) else Door().hosts
     if http.insecure_public and not is_loopback(http.host):

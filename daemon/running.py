@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -106,6 +107,8 @@ class Parts:
     ending: Ending = Ending()
     mirror: Callable[[Event, Effects], None] = _nobody
     """Told of every fact and of what came of it, after the orders have left; returns at once."""
+    reload: Callable[[], None] | None = None
+    """Reads the settings again; says itself how that went."""
     farewell: Callable[[], Awaitable[None]] = _at_once
     """Gives those who mirror outward a moment for what is still to be told."""
     emergency: Callable[[], Record] = _no_emergency
@@ -281,8 +284,9 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     return found
 
 
-def stop_on_signals(stop: asyncio.Event) -> None:
-    """Ctrl-C and SIGTERM end a session in order."""
+def stop_on_signals(stop: asyncio.Event, reload: Callable[[], None] | None = None) -> None:
+    """Ctrl-C, SIGTERM and a terminal that goes away end a session in order; SIGHUP to one without a terminal has it read its settings again."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, stop.set if reload is None or sys.stdin.isatty() else reload)

@@ -42,6 +42,7 @@ from daemon.outlets import outlets_of
 from daemon.reconciling import Reconciler
 from daemon.recording import tape_feed
 from daemon.recovery import Recovery
+from daemon.reloading import Reloader
 from daemon.running import Account, Ending, Learner, Parts, Watcher, run, stop_on_signals
 from daemon.segments import SegmentWriter
 from daemon.service import Service, manager
@@ -55,7 +56,7 @@ from daemon.venues.client import ExchangeOptions, dials_loopback, with_stream_pa
 from daemon.venues.feed import CcxtFeed
 from daemon.venues.simulated import SimulatedVenue
 from daemon.watchdog import Charge, Watchdog
-from daemon.wiring import engine_config, frictions, learner_options
+from daemon.wiring import engine_config, frictions, learner_options, limits_of
 
 log = structlog.get_logger()
 
@@ -66,14 +67,15 @@ CLEAR_S = 120.0
 
 
 async def trade(
-    settings: Settings, *, duration: float | None = None, show: Callable[[dict[str, Any]], None] | None = None, real_money: bool = False
-) -> dict[str, Any]:
-    """Run one session and return its summary. `duration` is in real seconds; `show` takes status snapshots.
+    settings: Settings, *, duration: float | None = None, show: Callable[[dict[str, Any]], None] | None = None, real_money: bool = False,
+    reread: Callable[[], Settings] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Run one session and return its summary. `duration` is in real seconds; `show` takes status snapshots, `reread` reads the settings again.
 
     Raises Unsafe where a real exchange is to be traded live and `real_money` does not confirm it, ConfigError for settings that
     cannot work, Occupied for a folder in use.
     """
-    return await _session(settings, duration, show, real_money, [])
+    return await _session(settings, duration, show, real_money, [], reread)
 
 
 async def clear(settings: Settings, word: Literal["cancel-all", "flatten"], reason: str, *, real_money: bool = False) -> dict[str, Any]:
@@ -102,7 +104,7 @@ async def clear(settings: Settings, word: Literal["cancel-all", "flatten"], reas
 
 async def _session(
     settings: Settings, duration: float | None, show: Callable[[dict[str, Any]], None] | None, real_money: bool,
-    besides: Sequence[Callable[[Parts], Watcher]],
+    besides: Sequence[Callable[[Parts], Watcher]], reread: Callable[[], Settings] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """One session with further watchers `besides`."""
     with held(settings.state_dir):
@@ -112,9 +114,9 @@ async def _session(
             if settings.mode == "live":
                 _permit(settings, ExchangeOptions(settings.exchange.id, address), real_money)
             options = await with_stream_path(options_of(settings, server))
-            parts = await _compose(settings, options, server, stack)
+            parts = await _compose(settings, options, server, stack, reread or (lambda: settings))
             parts.watchers += [watcher(parts) for watcher in besides]
-            stop_on_signals(parts.stop)
+            stop_on_signals(parts.stop, parts.reload if reread is not None else None)
             return await run(parts, duration, show)
 
 
@@ -183,7 +185,9 @@ def _ending(server: RehearsalExchange | None, stop: asyncio.Event) -> Callable[[
     return market_over
 
 
-async def _compose(settings: Settings, options: ExchangeOptions, server: RehearsalExchange | None, stack: AsyncExitStack) -> Parts:
+async def _compose(
+    settings: Settings, options: ExchangeOptions, server: RehearsalExchange | None, stack: AsyncExitStack, reread: Callable[[], Settings]
+) -> Parts:
     symbols = symbols_of(settings, server)
     folder, quote = settings.state_dir, Currency(settings.capital.quote)
     door = Door()
@@ -203,9 +207,13 @@ async def _compose(settings: Settings, options: ExchangeOptions, server: Rehears
     watchers: list[Watcher] = [_ending(server, stop), _settle_memory, partial(operator.listen, folder)]
     outlets = outlets_of(settings, journal.name, operator, status.snapshot)
     status.details["outlets"] = outlets.status
-    await stack.enter_async_context(interface(settings, folder, journal.name, status.snapshot, operator, outlets.mirror, _versions()))
     watchers += [outlet.run for outlet in outlets.by_name.values()]
-    watchers.append(Service(manager(os.environ, os.getpid()), lambda: status.handled, status.snapshot).run)
+    service = Service(manager(os.environ, os.getpid()), lambda: status.handled, status.snapshot)
+    watchers.append(service.run)
+    reloader = Reloader(settings, reread, door.push, limits_of, service)
+    operator.answers["reload"] = reloader.reload
+    interfaced = interface(lambda: reloader.settings, folder, journal.name, status.snapshot, operator, outlets.mirror, _versions())
+    await stack.enter_async_context(interfaced)
     if settings.mode == "live" and settings.safety.watchdog_s:
         charge = Charge(
             options, settings.instance, journal.epoch, symbols, folder, settings.safety.watchdog_s, capabilities=settings.exchange.capabilities
@@ -226,7 +234,7 @@ async def _compose(settings: Settings, options: ExchangeOptions, server: Rehears
     return Parts(
         folder, door, engine, journal, venue, learner, status, latch, opened, stop,
         watchers=watchers, ending=_how_to_end(settings), mirror=outlets.mirror.tell, farewell=outlets.farewell,
-        emergency=in_an_emergency, background=asyncio.to_thread,
+        reload=reloader.on_hangup, emergency=in_an_emergency, background=asyncio.to_thread,
     )  # fmt: skip
 
 

@@ -27,8 +27,20 @@ from daemon.settings import Settings
 
 def engine_config(settings: Settings, symbols: tuple[Symbol, ...], epoch: int, exploration: float) -> EngineConfig:
     """All that the engine's decisions depend on besides the facts."""
-    risk, learning, agents = settings.risk, settings.reinforcement_learning, settings.agents
-    limits = Limits(
+    learning, agents = settings.reinforcement_learning, settings.agents
+    return EngineConfig(
+        instance=settings.instance, epoch=epoch, quote=settings.capital.quote, symbols=symbols, agents=agents.enabled,
+        limits=limits_of(settings), prior=agents.prior, hidden_sizes=learning.hidden_sizes,
+        exploration=exploration,
+        rewards=reward_params(settings), seed=learning.seed, market_making_cadence_s=agents.market_making_s,
+        requote_after_s=agents.requote_ms / 1000, stale_after_s=settings.feed.stale_after_s, coordinator=_coordinator(settings),
+    )  # fmt: skip
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The hard limits."""
+    risk = settings.risk
+    return Limits(
         cash_buffer=risk.cash_buffer, position_cap=risk.position_cap, gross=risk.gross, net=risk.net,
         turnover_cost_bps=risk.turnover_cost_bps, price_collar=risk.price_collar, max_order_count=risk.max_open_orders,
         max_orders_per_second=risk.max_orders_per_second, drawdown_warn=risk.drawdown_warn, drawdown_stop=risk.drawdown_stop,
@@ -37,13 +49,6 @@ def engine_config(settings: Settings, symbols: tuple[Symbol, ...], epoch: int, e
         var_quantile=risk.var_quantile, cluster_cap=risk.cluster_cap, cluster_correlation=risk.cluster_correlation,
         herfindahl=risk.herfindahl, top_count=risk.top_count, top_cap=risk.top_cap, liquidity_depth=risk.liquidity_depth,
         liquidity_volume=risk.liquidity_volume,
-    )  # fmt: skip
-    return EngineConfig(
-        instance=settings.instance, epoch=epoch, quote=settings.capital.quote, symbols=symbols, agents=agents.enabled, limits=limits,
-        prior=agents.prior, hidden_sizes=learning.hidden_sizes,
-        exploration=exploration,
-        rewards=reward_params(settings), seed=learning.seed, market_making_cadence_s=agents.market_making_s,
-        requote_after_s=agents.requote_ms / 1000, stale_after_s=settings.feed.stale_after_s, coordinator=_coordinator(settings),
     )  # fmt: skip
 
 

@@ -287,8 +287,11 @@ class CancelAll:
 
 @dataclass(frozen=True, slots=True)
 class Reload:
+    """Operator: other limits are in force from here on. `limits` is a JSON object of all fields of the risk layer's limits; empty: as before."""
+
     stamp: Stamp
     reason: str = ""
+    limits: str = ""
 
 
 MarketEvent = Quote | Trade | BookSnapshot | BookDelta | Bar | Funding

@@ -42,6 +42,12 @@ def resume(reason: Reason = "operator", state: State = None, config: Config = No
 
 
 @app.command(rich_help_panel=STEER)
+def reload(state: State = None, config: Config = None, as_json: Json = False) -> None:
+    """Have the daemon read its configuration again: limits, log level and bounds of health change at once, the rest is refused by name."""
+    tell(ask("reload", state, config), as_json)
+
+
+@app.command(rich_help_panel=STEER)
 def flatten(
     reason: Reason = "operator",
     without_daemon: Here = False,

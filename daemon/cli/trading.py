@@ -52,7 +52,8 @@ def trade(
     if paper and live:
         raise ConfigError("--paper and --live exclude each other; give one")
     mode = "live" if live else "paper" if paper else None
-    settings = settings_of(config, {**market_flags(symbols, exchange, data, speed, state), "mode": mode}, assignments)
+    flags = {**market_flags(symbols, exchange, data, speed, state), "mode": mode}
+    settings = settings_of(config, flags, assignments)
     speak(settings)
     from daemon import session
 
@@ -60,7 +61,7 @@ def trade(
     if draw:
         from daemon.view import LiveView
     with LiveView() if draw else nullcontext() as show:
-        summary = run(session.trade(settings, duration=duration, show=show, real_money=yes_trade_real_money))
+        summary = run(session.trade(settings, duration=duration, show=show, real_money=yes_trade_real_money, reread=lambda: settings_of(config, flags, assignments)))
     tell(summary, as_json, ended=True)
 
 

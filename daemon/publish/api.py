@@ -99,7 +99,7 @@ _BEARER = HTTPBearer(auto_error=False)
 _Given = Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]
 
 
-def application(desk: Desk, bounds: Bounds, door: Door = Door()) -> FastAPI:
+def application(desk: Desk, bounds: Callable[[], Bounds], door: Door = Door()) -> FastAPI:
     """The interface of one session, as an ASGI application."""
     app = FastAPI(
         title="Quartet", version=desk.versions.get("quartet", "0"), docs_url=None, redoc_url=None, openapi_url=f"{PREFIX}/openapi.json",
@@ -138,7 +138,7 @@ def application(desk: Desk, bounds: Bounds, door: Door = Door()) -> FastAPI:
     return app
 
 
-def _free(router: APIRouter, desk: Desk, bounds: Bounds) -> None:
+def _free(router: APIRouter, desk: Desk, bounds: Callable[[], Bounds]) -> None:
     """What a load balancer may ask without saying who it is."""
 
     @router.get("/ping")
@@ -149,13 +149,13 @@ def _free(router: APIRouter, desk: Desk, bounds: Bounds) -> None:
     @router.get("/health", responses={200: {"model": Health}, 503: {"model": Health}})
     async def get_health() -> JSONResponse:
         """Whether the session makes progress: fresh data, fresh decisions, a recent look at the account, a learner that lives."""
-        well, body = health(desk.snapshot(), bounds)
+        well, body = health(desk.snapshot(), bounds())
         return _json(body, 200 if well else 503)
 
     @router.get("/live", responses={200: {"model": Health}, 503: {"model": Health}})
     async def live() -> JSONResponse:
         """Whether the process should be left alone: it decides, whether or not it may trade."""
-        _, body = health(desk.snapshot(), bounds)
+        _, body = health(desk.snapshot(), bounds())
         stuck = [problem for problem in body["problems"] if problem.startswith("decision_too_old")]
         return _json({"healthy": not stuck, "problems": stuck}, 503 if stuck else 200)
 

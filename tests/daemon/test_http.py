@@ -78,7 +78,7 @@ def fact(number: int) -> Fact:
 
 @asynccontextmanager
 async def served(session: Session, door: Door = OPEN, **address: Any) -> Any:
-    async with serve(application(session.desk(), BOUNDS, door), Address("127.0.0.1", "auto", **address)) as port:
+    async with serve(application(session.desk(), lambda: BOUNDS, door), Address("127.0.0.1", "auto", **address)) as port:
         yield port
 
 
@@ -213,12 +213,12 @@ async def test_a_certificate_that_cannot_be_used_is_said_so(tmp_path: Path):
 
 
 async def test_off_serves_nothing():
-    async with serve(application(Session().desk(), BOUNDS), Address("127.0.0.1", "off")) as port:
+    async with serve(application(Session().desk(), lambda: BOUNDS), Address("127.0.0.1", "off")) as port:
         assert port is None
 
 
 async def test_a_port_in_use_is_an_error_when_asked_for_and_none_otherwise(monkeypatch):
-    app = application(Session().desk(), BOUNDS)
+    app = application(Session().desk(), lambda: BOUNDS)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -232,13 +232,13 @@ async def test_a_port_in_use_is_an_error_when_asked_for_and_none_otherwise(monke
 
 
 def test_the_published_schema_is_valid_and_names_every_route():
-    paths = set(application(Session().desk(), BOUNDS, Door(TOKEN)).openapi()["paths"])
+    paths = set(application(Session().desk(), lambda: BOUNDS, Door(TOKEN)).openapi()["paths"])
     named = "ping health live version status balance positions orders fills decisions explain/{what} risk profit learner models config logs"
     words = "halt resume flatten cancel-all"
     assert paths == {"/metrics", *(f"{PREFIX}/{name}" for name in (*named.split(), *words.split()))}
 
 
-schema = schemathesis.openapi.from_asgi(f"{PREFIX}/openapi.json", application(Session().desk(), BOUNDS, Door(TOKEN)))
+schema = schemathesis.openapi.from_asgi(f"{PREFIX}/openapi.json", application(Session().desk(), lambda: BOUNDS, Door(TOKEN)))
 
 
 @schema.parametrize()
