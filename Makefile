@@ -86,9 +86,21 @@ check: $(VENV)/.stamp-dev
 schema: $(VENV)/.stamp-run
 	$(PY) -m daemon config-schema >docs/config.schema.json
 
-bench-setup: $(VENV)/.stamp-bench
+bench-setup: $(VENV)/.stamp-bench build/peers/.stamp
 
-bench: $(VENV)/.stamp-bench
+# Other backtesters bring many dependencies: each into an environment of its own, and those that do not install are left out.
+build/peers/.stamp: benchmarks/peers/requirements.txt | $(PY)
+	mkdir -p build/peers
+	grep -v '^#' benchmarks/peers/requirements.txt | while read -r peer; do \
+	  name=$${peer%%==*}; \
+	  echo "installing $$peer into build/peers/$$name" >&2; \
+	  { test -x build/peers/$$name/bin/python || $(PY) -m venv build/peers/$$name; } && \
+	  build/peers/$$name/bin/python -m pip --disable-pip-version-check --no-input install --quiet "$$peer" >&2 || \
+	  { echo "$$peer does not install here: left out" >&2; rm -rf build/peers/$$name; }; \
+	done
+	touch $@
+
+bench: bench-setup
 	mkdir -p build/benchmarks
 	for file in benchmarks/[a-z]*.py; do \
 	  name=$$(basename $$file .py); \
