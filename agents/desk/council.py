@@ -11,7 +11,7 @@ from agents.desk.long_term import LongTerm, LongTermParams
 from agents.desk.market_making import MarketMaking, MarketMakingParams
 from agents.desk.risk import Risk, RiskParams
 from agents.desk.short_term import ShortTerm, ShortTermParams
-from agents.desk.wishes import LONG_TERM, MARKET_MAKING, RISK, SHORT_TERM, Wish
+from agents.desk.wishes import LONG_TERM, MARKET_MAKING, ORDER, RISK, SHORT_TERM, Wish
 from agents.market.observation import Observation
 from agents.serving.actors import Actors
 
@@ -20,14 +20,14 @@ class Council:
     """From observations to actions to wishes. Its only state is the noise of exploration."""
 
     def __init__(self, config: EngineConfig) -> None:
-        plain = config.prior == "none"
+        plain = ORDER if config.prior == "none" else config.without_prior
         self._speakers: dict[str, LongTerm | ShortTerm | Risk] = {
-            LONG_TERM: LongTerm(LongTermParams(prior="none") if plain else LongTermParams()),
-            SHORT_TERM: ShortTerm(ShortTermParams(prior="none") if plain else ShortTermParams()),
-            RISK: Risk(RiskParams(prior="none") if plain else RiskParams()),
+            LONG_TERM: LongTerm(LongTermParams(prior="none") if LONG_TERM in plain else LongTermParams()),
+            SHORT_TERM: ShortTerm(ShortTermParams(prior="none") if SHORT_TERM in plain else ShortTermParams()),
+            RISK: Risk(RiskParams(prior="none") if RISK in plain else RiskParams()),
         }
         cadence = int(config.market_making_cadence_s * NS)
-        self._market_maker = MarketMaking(MarketMakingParams(prior="none" if plain else "glft", cadence_ns=cadence))
+        self._market_maker = MarketMaking(MarketMakingParams(prior="none" if MARKET_MAKING in plain else "glft", cadence_ns=cadence))
         self._noise = np.random.default_rng(config.seed)
         self._exploration = config.exploration
 

@@ -34,6 +34,9 @@ class EngineConfig:
     agents: tuple[str, ...] = ORDER
     limits: Limits = field(default_factory=Limits)
     prior: str = "analytic"
+    """analytic, or none for all agents."""
+    without_prior: tuple[str, ...] = ()
+    """Agents whose action 0 means nothing, while the others keep their priors: for finding out what a prior is worth."""
     hidden_sizes: tuple[int, ...] = (256, 256)
     exploration: float = 0.0
     """Noise on the actions as a fraction of the policy's own spread; 0 serves the mean action."""
