@@ -60,6 +60,18 @@ class Round:
         share = float((values * self.rewards).sum() / max(float(np.square(values).sum()), 1e-300))
         return replace(self, rewards=(self.rewards - share * values).astype(np.float32)), share
 
+    def transitions(self, scale: float, elapsed: float, closings: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """All that was lived as columns in order of time, which is that of `closings` [T] by bar; rewards times `scale`."""
+        step, copy, symbol = np.nonzero(self.lived)
+        order = np.argsort(self.bars[step, copy], kind="stable")
+        step, copy, symbol = step[order], copy[order], symbol[order]
+        return {
+            "state": self.states[step, copy, symbol], "action": self.actions[step, copy, symbol],
+            "reward": self.rewards[step, copy, symbol] * np.float32(scale), "next_state": self.states[step + 1, copy, symbol],
+            "done": self.ended[step, copy].astype(np.float32), "elapsed": np.full(len(step), elapsed, np.float32),
+            "time": closings[self.bars[step, copy]], "version": np.zeros(len(step), np.int64),
+        }  # fmt: skip
+
     def batch(self, size: int, rng: np.random.Generator, scale: float, elapsed: float) -> Rows:
         """`size` transitions: times and copies uniformly with replacement, and a symbol of each; rewards times `scale`."""
         places = np.flatnonzero(self.lived.any(axis=2))
