@@ -109,6 +109,13 @@ class Track:
         return {**plain, **self.figures.to_dict()}
 
 
+def traded(history: CandleHistory) -> CandleHistory:
+    """The same history without candles in which nothing was traded: their prices were nobody's, as before a listing."""
+    gone = history.volume == 0
+    blank = {name: np.where(gone, np.nan, getattr(history, name)) for name in ("open", "high", "low", "close", "volume")}
+    return CandleHistory(history.symbols, history.timeframe, history.times, **blank, funding=history.funding)
+
+
 def tracks_of(name: str, kind: str, curve: Curve, multiples: Sequence[float], delay: int, seeds: Sequence[int | None] = (None,)) -> list[Track]:
     """A track for each of the curve's copies: seeds by multiples, the multiples changing fastest."""
     equity, cost, turnover = (values.reshape(len(values), -1) for values in (curve.equity, curve.cost, curve.turnover))
@@ -152,7 +159,16 @@ def live(
     multiples: Sequence[float] = (1.0,), delay: int = 0, name: str = "long_term",
 ) -> list[Track]:
     """The long-term agent's prior (a track without seed) and, by seed, its mean actions, over the window; HOUR_COLUMNS as `features`."""  # fmt: skip
-    policies: list[Actors | None] = [None, *actors.values()]
+    curve = live_curve(window, features, [None, *actors.values()], costs, desk, multiples, delay)
+    tracks = tracks_of(name, AGENT, curve, multiples, delay, (None, *actors))
+    return [replace(track, kind=PRIOR, name=f"{name}, prior ({desk.params.prior})") if track.seed is None else track for track in tracks]
+
+
+def live_curve(
+    window: Window, features: npt.NDArray[np.float32], policies: Sequence[Actors | None], costs: VectorCosts, desk: Desk = DESK,
+    multiples: Sequence[float] = (1.0,), delay: int = 0,
+) -> Curve:
+    """Policies (None: action 0) by multiples of the costs, the multiples changing fastest; `weights` holds gross exposure alone."""  # fmt: skip
     width, each = len(window.history.symbols), len(multiples)
     kernel = PortfolioKernel(
         window.ended, costs, desk.limits, each * len(policies), delay_bars=1 + delay, cost_scale=np.tile(multiples, len(policies))
@@ -176,6 +192,4 @@ def live(
         view.follow(before, owned, result)
         equity[number], cost[number], turnover[number] = result.equity, result.cost.sum(axis=1), result.turnover
         gross[number, :, 0] = np.abs(result.weights).sum(axis=1)
-    curve = Curve(window.history.closings[window.start : window.stop], equity, gross, cost, turnover)
-    tracks = tracks_of(name, AGENT, curve, multiples, delay, (None, *actors))
-    return [replace(track, kind=PRIOR, name=f"{name} prior ({desk.params.prior})") if track.seed is None else track for track in tracks]
+    return Curve(window.history.closings[window.start : window.stop], equity, gross, cost, turnover)

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from agents.desk.limits import Limits
 from agents.desk.long_term import LongTermParams
 from agents.environment.kernel import VectorCosts
-from agents.jobs.baselines import BASELINES, long_term_prior
+from agents.jobs.baselines import BASELINES, long_term_prior, short_term_prior
 from agents.jobs.contenders import BASELINE, DESK, PRIOR, Desk, Track, Window, follow, live, mean_track
 from agents.jobs.result import moment
 from agents.jobs.statistics import (
@@ -29,6 +30,7 @@ from agents.jobs.statistics import (
 )
 from agents.jobs.trials import Trial, TrialLog
 from agents.jobs.walk_forward import Fold, WalkForward
+from agents.market.features import HOUR
 from agents.market.history import CandleHistory, hour_features
 from agents.market.observation import SPEC_HASH
 from agents.serving.actors import Actors
@@ -39,6 +41,8 @@ Plain = dict[str, Any]
 
 MULTIPLES = (0.0, 1.0, 2.0, 4.0)
 CLASSIC = LongTermParams(prior="sign")
+SHIPPED = Desk(limits=Limits(), risk="prior")
+"""With the drawdown ladder and the risk agent's prior, as the daemon starts."""
 BLOCKS = 10
 """Runs of time for the probability of overfitting: a year of days gives five weeks each."""
 
@@ -47,15 +51,28 @@ def silent(_: str) -> None:
     """Tells nobody."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Lesson:
+    """What a run may learn from: bars `train` of the history, and those after them up to `until`, to pick a checkpoint on."""
+
+    history: CandleHistory
+    features: Singles
+    """HOUR_COLUMNS of the whole history, [T, N, columns]; row t uses bars up to and including t."""
+    train: tuple[int, int]
+    until: int
+    costs: VectorCosts
+    desk: Desk
+
+
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How the agent is trained: `train(candles, candles to pick a checkpoint on, seed)` gives a payload.
+    """How the agent is trained: `lessons(lesson)` gives a function of the seed to a payload.
 
     `configuration` is what the run log remembers: whatever was chosen belongs into it.
     """
 
     configuration: Mapping[str, Any]
-    train: Callable[[CandleHistory, CandleHistory, int], bytes]
+    lessons: Callable[[Lesson], Callable[[int], bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,34 +97,43 @@ class Study:
         """The fold's judged bars; the first decision is at the close before the first of them."""
         return Window(self.history, fold.test[0] - 1, fold.test[1])
 
-    def learned_from(self, fold: Fold) -> tuple[CandleHistory, CandleHistory]:
-        """Training candles, and those of the gap, embargo aside, on which a checkpoint is picked."""
-        first, stop = fold.train
-        return self.history.rows(first, stop), self.history.rows(stop, max(fold.test[0] - self.plan.embargo, stop + 1))
+    def lesson(self, fold: Fold, features: Singles) -> Lesson:
+        """The fold's past. A checkpoint is picked on the gap, embargo aside."""
+        until = max(fold.test[0] - self.plan.embargo, fold.train[1] + 1)
+        return Lesson(self.history, features, fold.train, until, self.costs, self.desk)
 
 
 # -- parts -------------------------------------------------------------------------------------------------------------
 
 
-def rivals(study: Study, features: Singles, window: Window, multiples: Sequence[float] = (1.0,), delay: int = 0) -> list[Track]:
-    """Baselines, and the long-term agent's priors without an agent, on the same costs."""
-    found = []
+def rivals(study: Study, features: Singles | None, window: Window, multiples: Sequence[float] = (1.0,), delay: int = 0) -> list[Track]:
+    """Baselines, and the agents' own priors without an agent, on the same costs: the long-term ones, on minutes the short-term one."""
+    found, costs = [], study.costs
     for name, rule in BASELINES.items():
         path = rule(study.history, window.start)
-        found += follow(name, BASELINE, window, path, study.costs, multiples=multiples, delay=delay)
-    for params in (study.desk.params, CLASSIC):
-        path = long_term_prior(study.history, features, params)
-        name = f"prior ({params.prior})"
-        found += follow(name, PRIOR, window, path, study.costs, study.desk.limits, multiples=multiples, delay=delay)
+        found += follow(name, BASELINE, window, path, costs, multiples=multiples, delay=delay)
+    if features is None:
+        paths = {"prior (short-term)": short_term_prior(study.history, costs.fee_bps * 1e-4, costs.half_spread_bps * 1e-4)}
+    else:
+        variants = (study.desk.params, CLASSIC)
+        paths = {f"prior ({params.prior})": long_term_prior(study.history, features, params) for params in variants}
+    for name, path in paths.items():
+        found += follow(name, PRIOR, window, path, costs, study.desk.limits, multiples=multiples, delay=delay)
     return found
 
 
-def train_seeds(study: Study, training: Training, fold: Fold, seeds: Sequence[int], told: Told = silent) -> dict[int, bytes]:
+def features_of(history: CandleHistory) -> Singles | None:
+    """HOUR_COLUMNS of candles of an hour or longer; None for shorter ones, which have none."""
+    return hour_features(history) if history.length >= HOUR else None
+
+
+def train_seeds(
+    study: Study, features: Singles, training: Training, fold: Fold, seeds: Sequence[int], told: Told = silent
+) -> dict[int, bytes]:
     """A payload for each seed, trained on the fold's past."""
-    candles, picked_on = study.learned_from(fold)
-    payloads = {}
+    learn, payloads = training.lessons(study.lesson(fold, features)), {}
     for seed in seeds:
-        payloads[seed] = training.train(candles, picked_on, seed)
+        payloads[seed] = learn(seed)
         told(f"{study.name}: fold {fold.number + 1}, seed {seed} trained")
     return payloads
 
@@ -215,14 +241,34 @@ def tried(log: TrialLog, study: Study, returns: Sequence[float]) -> Plain:
 # -- the whole ---------------------------------------------------------------------------------------------------------
 
 
-def validate(study: Study, training: Training, seeds: Sequence[int], log: TrialLog, told: Told = silent) -> Plain:
-    """Try one configuration on the fold before the test, and log it. The test fold is not looked at."""
+def sealed(study: Study) -> tuple[Fold, ...]:
+    """The folds that may be looked at while choosing: all but the last. Raises DataError where there is none."""
     if len(study.folds) < 2:
         study.plan.folds(len(study.history.times) - study.plan.test)  # says what is missing
-    fold, features = study.folds[-2], hour_features(study.history)
-    section = agent_section(study, features, study.window(fold), train_seeds(study, training, fold, seeds, told), [])
-    logged(log, study, training, "validation", section)
-    return {"study": study.name, "configuration": dict(training.configuration), "fold": spans(study, fold), **section}
+    return study.folds[:-1]
+
+
+def walk(
+    study: Study, features: Singles, training: Training | None, seeds: Sequence[int], log: TrialLog, folds: Sequence[Fold] | None = None,
+    told: Told = silent,
+) -> list[Plain]:
+    """Folds one by one: baselines, priors and, with a training, the agent by seeds. The fold before the test enters the run log.
+
+    All folds but the last unless `folds` says otherwise.
+    """  # fmt: skip
+    rows: list[Plain] = []
+    for fold in sealed(study) if folds is None else folds:
+        window = study.window(fold)
+        tracks = rivals(study, features, window)
+        row: Plain = {**spans(study, fold), "standings": [track.to_dict() for track in tracks]}
+        told(f"{study.name}: fold {fold.number + 1}, baselines")
+        if training is not None and seeds:
+            payloads = train_seeds(study, features, training, fold, seeds, told)
+            row["agent"] = agent_section(study, features, window, payloads, [])
+            if fold.number == len(study.folds) - 2:
+                logged(log, study, training, "validation", row["agent"])
+        rows.append(row)
+    return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,29 +279,21 @@ class Evaluation:
     weights: Mapping[int, bytes]
 
 
-def evaluate(study: Study, training: Training | None, seeds: Sequence[int], log: TrialLog, told: Told = silent) -> Evaluation:
-    """All of a study: every fold's baselines and priors, and on the last fold the agent with all that a sceptic asks for."""
+def evaluate(
+    study: Study, training: Training | None, seeds: Sequence[int], log: TrialLog, told: Told = silent, earlier: Sequence[int] = ()
+) -> Evaluation:
+    """All of a study: on the last fold everything that a sceptic asks for, with all `seeds`; on the folds before it the seeds `earlier`."""
     folds, features = study.folds, hour_features(study.history)
     told(f"{study.name}: {len(folds)} folds, features of {len(study.history.times)} bars")
-    rows = []
-    for fold in folds:
-        tracks = rivals(study, features, study.window(fold))
-        rows.append({**spans(study, fold), "standings": [track.to_dict() for track in tracks]})
-        told(f"{study.name}: fold {fold.number + 1} of {len(folds)}, baselines")
-    window = study.window(folds[-1])
-    others = rivals(study, features, window, study.multiples)
-    late = rivals(study, features, window, delay=study.delay)
     report: Plain = {
-        "study": study.name, "data": described(study.history), "plan": asdict(study.plan), "costs": asdict(study.costs), "folds": rows,
-        "standings": [track.to_dict() for track in others], "delayed": [track.to_dict() for track in late],
-        "intervals": {
-            track.name: mean_interval(track.returns, resamples=study.resamples)["sharpe"].to_dict()
-            for track in others if track.multiple == 1.0
-        },
+        "study": study.name, "data": described(study.history), "plan": asdict(study.plan), "costs": asdict(study.costs),
+        "folds": [*walk(study, features, training, earlier, log, folds[:-1], told), spans(study, folds[-1])],
+        **_judged(study, features, study.window(folds[-1])),
     }  # fmt: skip
     if training is None:
         return Evaluation(report, {})
-    payloads = train_seeds(study, training, folds[-1], seeds, told)
+    window, others = study.window(folds[-1]), rivals(study, features, study.window(folds[-1]))
+    payloads = train_seeds(study, features, training, folds[-1], seeds, told)
     report["agent"] = agent_section(study, features, window, payloads, others)
     logged(log, study, training, "test", report["agent"])
     report["configuration"] = dict(training.configuration)
@@ -265,20 +303,28 @@ def evaluate(study: Study, training: Training | None, seeds: Sequence[int], log:
 
 def repeat(study: Study, payloads: Mapping[int, bytes], warmup: int, told: Told = silent) -> Plain:
     """The same weights on another history, from bar `warmup` to its end: nothing is trained and nothing chosen here."""
-    features = hour_features(study.history)
+    features = features_of(study.history)
     window = Window(study.history, warmup, len(study.history.times))
-    others = rivals(study, features, window, study.multiples)
-    told(f"{study.name}: baselines")
     report: Plain = {
-        "study": study.name, "data": described(study.history), "costs": asdict(study.costs),
-        "window": [moment(int(study.history.closings[warmup])), moment(int(study.history.closings[-1]))],
-        "standings": [track.to_dict() for track in others],
-        "intervals": {
-            track.name: mean_interval(track.returns, resamples=study.resamples)["sharpe"].to_dict()
-            for track in others if track.multiple == 1.0
-        },
+        "study": study.name, "data": described(study.history), "costs": asdict(study.costs), **_judged(study, features, window),
     }  # fmt: skip
-    if payloads:
-        report["agent"] = agent_section(study, features, window, payloads, others)
+    told(f"{study.name}: baselines")
+    if payloads and features is not None:
+        report["agent"] = agent_section(study, features, window, payloads, rivals(study, features, window))
         told(f"{study.name}: {len(payloads)} seeds")
     return report
+
+
+def _judged(study: Study, features: Singles | None, window: Window) -> Plain:
+    """Baselines and priors on one window: every multiple of the costs, delayed, and the intervals of their Sharpe ratios."""
+    tracks, late = rivals(study, features, window, study.multiples), rivals(study, features, window, delay=study.delay)
+    shipped = [] if features is None else live(window, features, {}, study.costs, SHIPPED, name="shipped desk")
+    closings = study.history.closings
+    return {
+        "window": [moment(int(closings[window.start])), moment(int(closings[window.stop - 1]))], "years": window.years,
+        "standings": [track.to_dict() for track in [*tracks, *shipped]],
+        "delayed": [track.to_dict() for track in late],
+        "intervals": {
+            track.name: mean_interval(track.returns, resamples=study.resamples)["sharpe"].to_dict() for track in tracks if track.multiple == 1.0
+        },
+    }  # fmt: skip

@@ -22,6 +22,8 @@ DAYS = 365.0
 EULER = 0.5772156649015329
 STILL = 1e-12
 """A deviation below this share of the mean is rounding: the curve does not move."""
+ROUNDING = 1e-9
+"""Differences a year below this come from the order of additions: equal curves are equal."""
 
 
 # -- performance -------------------------------------------------------------------------------------------------------
@@ -156,8 +158,8 @@ class Interval:
 
     @property
     def decided(self) -> int:
-        """1 if all of the interval is above 0, -1 if all is below, else 0."""
-        return int(self.low > 0) - int(self.high < 0)
+        """1 if all of the interval is above 0, -1 if all is below, else 0; what is within rounding of 0 is 0."""
+        return int(self.low > ROUNDING) - int(self.high < -ROUNDING)
 
     def to_dict(self) -> dict[str, float]:
         return {**asdict(self), "decided": self.decided}
