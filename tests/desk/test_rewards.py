@@ -221,6 +221,15 @@ def test_a_wish_that_was_not_executed_costs() -> None:
     assert desk.reward(2, "100") == 0.0
 
 
+def test_on_spot_a_negative_wish_is_a_wish_for_nothing_and_costs_nothing() -> None:
+    down = {"macd_z_8_24": -1.0, "macd_z_16_48": -1.0, "macd_z_32_96": -1.0}
+    desk = Desk("long_term")
+    desk.decide(0, "100", **down)
+    assert desk.reward(1, "100", **down) == 0.0
+    desk.fill("10", "100")
+    assert desk.reward(2, "100") < 0.0  # what it holds against that wish is still a difference
+
+
 def test_the_market_maker_earns_its_spread_less_fee_and_markout() -> None:
     def reward(price: str, fee: str, mark: str) -> float:
         desk = Desk("market_making", inventory_aversion=0.0, alias=0.0)

@@ -242,12 +242,16 @@ def _view(wish: Wish) -> float:
 
 
 def _wished(wish: Wish) -> float:
+    """The weight that the wish asks for. On spot a negative one of the long-term agent asks for nothing, as the projection reads it:
+    counted as a short, it would cost ten times what the utility pays, and the agent would learn to wish longs."""
     match wish:
         case RiskWish():
             return wish.gross_multiplier
         case MarketMakingWish():
             return wish.inventory_target
-        case _:
+        case LongTermWish():
+            return max(wish.weight, 0.0)
+        case ShortTermWish():
             return wish.weight
 
 
