@@ -15,7 +15,17 @@ from agents.core.orders import OrderId
 from agents.desk.attribution import Attribution
 from agents.desk.long_term import LongTerm
 from agents.desk.market_making import MarketMaking
-from agents.desk.rewards import CADENCES_NS, NO_FAULTS, Covariance, RewardBook, RewardFunctions, RewardParams, RunningScale
+from agents.desk.rewards import (
+    CADENCES_NS,
+    NO_FAULTS,
+    TERMS,
+    Covariance,
+    RewardBook,
+    RewardFunctions,
+    RewardParams,
+    RewardTerms,
+    RunningScale,
+)
 from agents.desk.risk import Risk
 from agents.desk.short_term import ShortTerm
 from agents.market.observation import Experience
@@ -28,14 +38,17 @@ CHANGING = {"long_term": "atr_1h", "short_term": "half_spread", "market_making":
 """A column by which the second observation differs from the first."""
 
 
+OWN = RewardTerms()
+
+
 class Desk:
     """A ledger, its sub-accounts and a reward book, moved by hand: time in cadences, prices and fills as given."""
 
-    def __init__(self, agent: str, rows: int = 1, **params: float) -> None:
+    def __init__(self, agent: str, rows: int = 1, capital: str = "10000", terms: RewardTerms = OWN, **params: float) -> None:
         self.agent, self.rows = agent, rows
         self.ledger, self.attribution = Ledger(USDT), Attribution(USDT)
-        self.book = RewardBook(RewardParams(**params))
-        self.ledger.apply(Adjustment(UNSTAMPED, USDT, D(10_000), AdjustmentKind.CAPITAL))
+        self.book = RewardBook(RewardParams(terms=terms, **params))
+        self.ledger.apply(Adjustment(UNSTAMPED, USDT, D(capital), AdjustmentKind.CAPITAL))
         for symbol in SYMBOLS[:rows]:
             self.ledger.apply(Listing(UNSTAMPED, Instrument(symbol, Currency(symbol[:3]), USDT, D("0.01"), D("0.0001"))))
         self._fills = 0
@@ -335,6 +348,48 @@ def test_rewards_are_finite_bounded_and_repeatable(agent: str, path: list[tuple[
         assert all(isfinite(reward) and abs(reward) <= 50.0 for reward in rewards)
         runs.append(rewards)
     assert runs[0] == runs[1]
+
+
+ALL_TERMS = RewardTerms(
+    {name: 0.5 for name in TERMS["long_term"] if name != "sortino"}, {name: 0.5 for name in TERMS["short_term"] if name != "sortino"},
+    dict.fromkeys(TERMS["market_making"], 0.5), dict.fromkeys(TERMS["risk"], 0.5),
+)  # fmt: skip
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(sorted(AGENTS)), moves, st.sampled_from(["0.001", "1000"]), st.booleans())
+def test_rewards_do_not_depend_on_the_unit_of_money(agent: str, path: list[tuple[float, Decimal, Decimal, float]], unit: str, every: bool) -> None:
+    runs = []
+    for scale in (D(1), D(unit)):
+        desk, step, rewards = Desk(agent, capital=str(10_000 * scale), terms=ALL_TERMS if every else RewardTerms()), 0.0, list[float]()
+        for pause, price, quantity, action in path:
+            step += pause
+            if quantity and desk.ledger.position(SYMBOLS[0]) + quantity >= 0:
+                fee = str(abs(quantity) * price * scale / 1000)
+                desk.fill(str(quantity), str(price * scale), fee, owner="market_making" if agent == "risk" else agent)
+            rewards += [row.reward for row in desk.decide(step, str(price * scale), action=action)]
+        runs.append(rewards)
+    assert runs[1] == pytest.approx(runs[0], rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("agent", ["long_term", "short_term"])
+def test_the_moments_ahead_are_those_that_the_next_decision_is_judged_with(agent: str) -> None:
+    desk = Desk(agent, rows=2, terms=RewardTerms({"sortino": 1.0}, {"differential_sharpe": 1.0}))
+    seen = []
+    for step, price in enumerate(("100", "101", "97", "97", "120")):
+        if step in (1, 3):
+            desk.fill("5" if step == 1 else "-2", price)
+        prices, faults = {SYMBOLS[0]: D(price), SYMBOLS[1]: D(10)}, frozenset({SYMBOLS[1]}) if step == 3 else NO_FAULTS
+        ahead = desk.book.moments(
+            agent, T0 + step * CADENCES_NS[agent], ledger=desk.ledger, attribution=desk.attribution, marks=prices,
+            equity=desk.ledger.equity(prices), faults=faults,
+        )  # fmt: skip
+        desk.decide(step, price, "10", faults=faults)
+        kept = desk.book.terms[agent].moments()
+        assert ahead == (float(kept[0]), float(kept[1]))
+        seen.append((float(kept[0]), float(kept[1])))
+    assert seen[2] == seen[3] == seen[4] and len(set(seen)) == 3  # the intervals around the fault were not taken
+    assert desk.book.moments("market_making", 0, ledger=desk.ledger, attribution=desk.attribution, marks={}, equity=D(1)) == (0.0, 0.0)
 
 
 # -- rows lived under a fault ------------------------------------------------------------------------------------------
