@@ -1,7 +1,6 @@
 """The commands that judge: folds in time, and all that a sceptic asks for, on recorded or made-up candles."""
 
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -166,7 +165,7 @@ def _progress(text: str) -> None:
 
 def _command() -> str:
     """What was typed, with the data folder by its variable."""
-    words = " ".join(["quartet", *(shlex.quote(word) for word in sys.argv[1:])])
+    words = " ".join(["quartet", *(f"'{word}'" if " " in word else word for word in sys.argv[1:])])
     folder = os.environ.get("QUARTET_DATA", "").rstrip("/")
     return words.replace(folder, "$QUARTET_DATA") if folder else words
 
