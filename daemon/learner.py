@@ -48,7 +48,7 @@ HEALTHY_S = 60.0
 class LearnerOptions:
     """What the learner process is told. From `learning_rate` on, the names are those of the section reinforcement_learning.
 
-    `reward_scale` is not among them: rewards are scaled where they are made (agents/desk/rewards.py).
+    `reward_scale` is not among them: rewards are scaled where they are made (agents/desk/rewards/).
     """
 
     state: Path
