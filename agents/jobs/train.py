@@ -97,6 +97,23 @@ class TrainConfig:
         if self.source == CANDLES and LONG_TERM not in self.agents:
             raise ConfigError("candles train the long-term agent alone: name it in --agents, or choose --source tape or synthetic")
 
+    @classmethod
+    def of(
+        cls, engine: EngineConfig, learning: Mapping[str, Any], hidden_sizes: tuple[int, ...], fee_bps: float | None, **asked: Any
+    ) -> "TrainConfig":
+        """The run of a desk: its limits and rewards, its fee, and `learning` by the names of `reinforcement_learning`; the rest is `asked`.
+
+        The long-term agent on candles keeps its own discount and temperature, which were chosen for candles.
+        """
+        shared = {name: learning[name] for name in ("learning_rate", "tau", "batch_size")}
+        own = {name: learning[name] for name in ("gamma", "alpha", "automatic_entropy_tuning")}
+        return cls(
+            engine=replace(engine, hidden_sizes=hidden_sizes, exploration=1.0), agents=engine.agents,
+            sac=SACConfig(policy_hiddens=hidden_sizes, q_hiddens=hidden_sizes, **shared, **own),
+            long_term=LongTermConfig(hidden_sizes=hidden_sizes, reward_scale=engine.rewards.reward_scale, **shared),
+            costs=VectorCosts() if fee_bps is None else VectorCosts(fee_bps=fee_bps), **asked,
+        )  # fmt: skip
+
     def asked(self) -> dict[str, Any]:
         """Everything that the result depends on, as plain values: what two runs must share for one to go on with the other."""
         apart = ("folder", "trials", "transitions", "data", "frictions")
