@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from agents.core.errors import ConfigError, DataError
 from agents.desk.limits import FLATTEN, NO_NEW_RISK, REDUCE, RUNGS, WARN, Limits
 from agents.environment.allocation import allocate
+from agents.environment.compiled import Account, Bars, Out, Terms, ready
 from agents.market.features import DAY
 from agents.market.history import CandleHistory
 
@@ -52,6 +53,15 @@ class VectorCosts:
         if self.participation is not None and not 0 < self.participation <= 1:
             raise ConfigError(f"costs.participation is {self.participation}: set a share above 0 and at most 1, or None")
 
+def compiled_terms(limits: Limits, costs: VectorCosts, tolerance: float) -> Terms:
+    """The numbers that a compiled step needs."""
+    return Terms(
+        limits.position_cap, 1.0 - limits.cash_buffer, limits.gross, limits.net, limits.reduced_gross, limits.turnover_day, tolerance,
+        costs.fee_bps * 1e-4, costs.half_spread_bps * 1e-4, costs.impact, costs.depth, costs.participation or 0.0,
+        costs.min_notional, limits.drawdown_warn, limits.drawdown_stop, limits.drawdown_reduce, limits.drawdown_flatten,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """One bar of E copies. Fractions are of the equity at the decision; arrays are good until the next step."""
@@ -81,7 +91,7 @@ class PortfolioKernel:
 
     def __init__(
         self, history: CandleHistory, costs: VectorCosts = VectorCosts(), limits: Limits = LIMITS, copies: int = 1, *,
-        delay_bars: int = 1, settled: bool = False, cost_scale: Floats | None = None, dtype: type = np.float64,
+        delay_bars: int = 1, settled: bool = False, cost_scale: Floats | None = None, dtype: type = np.float64, compiled: bool = False,
     ) -> None:  # fmt: skip
         if copies < 1:
             raise ConfigError(f"copies is {copies}: set at least 1")
@@ -106,6 +116,9 @@ class PortfolioKernel:
         self.moved: Floats = np.ones((copies, self.width), dtype)
         """What the last bar did to the marks, [E, N]: close over the mark before."""
         self._waiting: list[Floats] = []
+        if compiled and settled:
+            raise ConfigError("compiled steps know no settled sells: set compiled or settled to False")
+        self._compiled = ready()[0] if compiled else None
 
     def _prepare(self, history: CandleHistory) -> None:
         """What a bar does to a weight, from the last mark to its opening and to its close; 1 where unknown."""
@@ -198,6 +211,8 @@ class PortfolioKernel:
         target = self._checked(target)
         if self.delay_bars > 1:
             target = self._delayed(target)
+        if self._compiled is not None:
+            return self._run(target, gross_multiplier)
         safe = self.project(target, gross_multiplier)
         at = self.row + 1
         gap, move = self.fills(at)
@@ -232,6 +247,24 @@ class PortfolioKernel:
         self._climb()
         return StepResult(profit, cost, self.equity, self.weights, turnover, traded, safe)
 
+    def _run(self, target: Floats, gross_multiplier: Floats | float) -> StepResult:
+        """The same by compiled loops, on fresh arrays: what was handed out before stays as it was."""
+        one: Floats = np.ones((self.copies, 1), self.dtype)
+        scale = one if self.cost_scale is None else self.cost_scale
+        threshold: Floats = (one * self._objective_cost / self.limits.tracking).astype(self.dtype)
+        terms = compiled_terms(self.limits, self.costs, self._tolerance)
+        funding = np.zeros((1, 1), self.dtype) if self._funding is None else self._funding
+        bars = Bars(self._prices, self._tradable, self._fillable, self._volume, funding, self.midnight)
+        self.row, self.weights, self.equity = self.row.copy(), self.weights.copy(), self.equity.copy()
+        account = Account(self.row, self.weights, self.equity, self.peak, self.rung, self.bought, scale[:, 0], threshold[:, 0])
+        profit, cost, traded, safe, moved = (np.empty_like(target) for _ in range(5))
+        out = Out(profit, cost, traded, safe, moved, np.empty_like(self.equity))
+        multiplier: Floats = np.broadcast_to(np.asarray(gross_multiplier, self.dtype), (self.copies,)).copy()
+        advance = self._compiled or ready()[0]
+        advance(target, multiplier, terms, bars, account, out)
+        self.moved = out.moved
+        return StepResult(out.profit, out.cost, self.equity, self.weights, out.turnover, out.traded, out.safe)
+
     def project(self, target: Floats, gross_multiplier: Floats | float = 1.0) -> Floats:
         """What the limits and the drawdown ladder leave of a wish for `target` [E, N], by `agents.desk.program`'s objective."""
         limits, rung = self.limits, self.rung
@@ -246,13 +279,17 @@ class PortfolioKernel:
             np.minimum(ceiling, self.weights, out=ceiling, where=closed)
         total = np.minimum(np.minimum(1.0 - limits.cash_buffer, limits.gross * multiplier), limits.net)
         room = np.maximum(limits.turnover_day - self.bought / self.equity, 0.0)
-        cost: Floats | float = self.costs.fee_bps * 1e-4 if limits.turnover_cost_bps is None else limits.turnover_cost_bps * 1e-4
-        if self.cost_scale is not None and limits.turnover_cost_bps is None:
-            cost = cost * self.cost_scale
         return allocate(
-            target, self.weights, ceiling, np.asarray(cost, self.dtype), room.astype(self.dtype, copy=False), total.astype(self.dtype, copy=False),
+            target, self.weights, ceiling, np.asarray(self._objective_cost, self.dtype), room.astype(self.dtype, copy=False), total.astype(self.dtype, copy=False),
             limits.tracking, self.settled, self._tolerance,
         )  # fmt: skip
+
+    @property
+    def _objective_cost(self) -> Floats | float:
+        """Cost of one unit of weight in the objective: as configured, else the fee, which grows with a copy's costs."""
+        if self.limits.turnover_cost_bps is not None:
+            return self.limits.turnover_cost_bps * 1e-4
+        return self.fee if self.cost_scale is None else self.fee * self.cost_scale
 
     def _checked(self, target: Floats) -> Floats:
         target = np.asarray(target, self.dtype)

@@ -4,7 +4,7 @@ Prices are exogenous, so a copy may begin at any bar with any equity, drawdown a
 any position, without exploring with money. The projection belongs to the environment; what it cut is in the reward.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from agents.desk.long_term import LongTermParams
 from agents.desk.rewards.params import SECONDS_PER_YEAR, STANDARD, RewardParams
 from agents.desk.rewards.weighted import Outcome, WeightedReward
 from agents.environment.comovement import covariances
+from agents.environment.compiled import available, ready
 from agents.environment.forms import EXPOSURE, WEIGHTS, exposure_weights, softmax_weights
 from agents.environment.kernel import LIMITS, Floats, PortfolioKernel, StepResult, VectorCosts
 from agents.environment.long_term_view import LongTermView
@@ -35,6 +36,8 @@ SEEN = (
     "macd_z_8_24", "macd_z_16_48", "macd_z_32_96", "momentum_1d", "momentum_30d", "volatility_1h", "volatility_trend", "correlation_mean",
 )  # fmt: skip
 """Columns by symbol that the portfolio forms see unless told otherwise."""
+WORTH_COMPILING = 256
+"""Copies from which on compiled steps are used where numba is installed."""
 FEWEST = 48
 """Candles of a symbol below which its features are defaults and it is nothing to learn from."""
 LONGEST_LOOK = 97 * 24
@@ -61,6 +64,7 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
         rewards: RewardParams = STANDARD, terms: Mapping[str, float] | None = None, episode_bars: int = 24 * 30, capital: float = 10_000.0,
         seed: int | None = None, randomise: bool = True, columns: Sequence[str] = SEEN, features: Singles | None = None,
         delay_bars: int = 1, settled: bool = False, risk: str | float | None = "prior", params: LongTermParams | None = None,
+        compiled: bool | None = None,
     ) -> None:  # fmt: skip
         if form not in FORMS:
             raise ConfigError(f"form {form!r}: use {', '.join(FORMS)}")
@@ -69,15 +73,21 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
         if unknown := [name for name in columns if name not in _H]:
             raise ConfigError(f"columns {', '.join(unknown)} are no hour columns; see agents.market.columns.HOUR_COLUMNS")
         history.require(FEWEST)
+        self.compiled = (num_envs >= WORTH_COMPILING and available() and not settled) if compiled is None else compiled
         self.form, self.num_envs, self.episode_bars, self.capital, self.randomise = form, num_envs, episode_bars, capital, randomise
         self.kernel = PortfolioKernel(
-            history, costs or VectorCosts(), limits, num_envs, delay_bars=delay_bars, settled=settled, dtype=np.float32
+            history, costs or VectorCosts(), limits, num_envs, delay_bars=delay_bars, settled=settled, dtype=np.float32,
+            compiled=self.compiled,
         )
         self.features = hour_features(history) if features is None else features
         if self.features.shape != (*history.close.shape, len(HOUR_COLUMNS)):
             raise DataError(f"features have shape {self.features.shape}: they belong to another history")
         self.years = history.length / NS / SECONDS_PER_YEAR
         self.reward = WeightedReward(rewards, terms or {"utility": 1.0}, (num_envs,))
+        self._judge_all: Callable[..., None] | None = None
+        self._look: Callable[..., None] | None = None
+        if self.compiled:
+            _, self._judge_all, self._look = ready()
         self._plain = dict(self.reward.terms) == {"utility": 1.0}  # the default needs no running numbers
         self._covariance: Floats = covariances(history)
         self._ones: Floats = np.ones(self.kernel.width, dtype=np.float32)
@@ -166,6 +176,12 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
         """
         wished = np.maximum(wished, 0.0)
         row, move = self.kernel.row, self.kernel.moved
+        if self._plain and self._judge_all is not None:
+            p, rewards = self.reward.functions.params, np.empty_like(before)
+            unit = p.volatility_target * self.years**0.5
+            aversion = 0.5 * p.risk_aversion * self.years
+            self._judge_all(before, wished, result.traded, move, result.profit, row, self._covariance, aversion, unit, p.alias, rewards)
+            return rewards if self.form == LONG_TERM else rewards @ self._ones
         executed = (before + result.traded) * move
         if self._plain:
             functions, weights = self.reward.functions, 0.5 * (before + executed)
@@ -185,6 +201,9 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
         kernel = self.kernel
         size = self._seen.shape[1]
         result = np.empty((self.num_envs, size + kernel.width + 2), dtype=np.float32)
+        if self._look is not None:
+            self._look(self._seen, kernel.row, kernel.weights, kernel.equity, kernel.peak, result)
+            return result
         result[:, :size] = self._seen[kernel.row]
         result[:, size:-2] = kernel.weights
         result[:, -2] = 1.0 - kernel.weights @ self._ones
