@@ -8,6 +8,7 @@
 #   make crash-sweep                        the live daemon killed at 200 commit points; half an hour
 #   make soak                               a simulated day under faults, 24 minutes; ARGS="--minutes 180" for longer
 #   make simulate                           1,000 seeds of the whole daemon under faults; ARGS="--seeds 100" for fewer
+#   make lease-proof                       who of three may trade, a thousand rounds; 15 minutes
 #   make learn-proof                        learning on control tasks, under an hour; table and curves into docs
 #
 # Set-up speaks on standard error, so standard output belongs to the command that was asked for.
@@ -22,7 +23,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TEST_JOBS ?= 2
 ARGS ?=
 
-.PHONY: setup setup-dev servers run test check schema bench-setup bench learn-proof simulate mutation-check crash-sweep soak clean
+.PHONY: setup setup-dev servers run test check schema bench-setup bench learn-proof simulate mutation-check crash-sweep soak lease-proof clean
 .SILENT:
 
 setup: $(VENV)/.stamp-run
@@ -123,6 +124,10 @@ mutation-check: $(VENV)/.stamp-dev
 # Both run on the rehearsal exchange, leave their figures in build/proofs, and fail with what was wrong.
 crash-sweep: $(VENV)/.stamp-dev
 	exec $(PY) -m benchmarks.proofs.crash_sweep --json build/proofs/crash-sweep.json $(ARGS)
+
+# A thousand misfortunes for three daemons that want one lease; a quarter of an hour.
+lease-proof: $(VENV)/.stamp-dev servers
+	exec $(PY) -m tests.lease_rounds $(ARGS)
 
 soak: $(VENV)/.stamp-dev
 	exec $(PY) -m benchmarks.proofs.soak --json build/proofs/soak.json $(ARGS)
