@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, field
 from math import inf
+from typing import Any
 
 import clarabel
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from agents.desk.question import (
@@ -15,12 +17,12 @@ from agents.desk.question import (
     REACHED,
     TOP_N,
     VAR,
-    Flags,
     Frame,
     Integers,
     Line,
     norm,
     top_sum,
+    where,
 )
 from agents.desk.tail import Floats, Quantile
 
@@ -76,14 +78,14 @@ class Layout:
         q = frame.question
         n = len(q.wish)
         self.frame = frame
-        self.weights: Integers = np.flatnonzero(frame.desired > 0)
-        self.bids: Integers = np.flatnonzero(frame.bid_room > 0)
+        self.weights: Integers = where(frame.desired > 0)
+        self.bids: Integers = where(frame.bid_room > 0)
         rising = frame.desired > q.committed
-        self.rises: Integers = np.flatnonzero(rising & (q.committed > 0))
+        self.rises: Integers = where(rising & (q.committed > 0))
         up, down = frame.desired > q.held, q.held > 0
         simple = rising & (q.committed == q.held)
-        self.detours: Integers = np.flatnonzero((q.cost > 0) & up & down & ~simple)
-        self.kinks: Integers = np.flatnonzero((q.cost > 0) & up & down & simple)
+        self.detours: Integers = where((q.cost > 0) & up & down & ~simple)
+        self.kinks: Integers = where((q.cost > 0) & up & down & simple)
         """Rising weights above what is held alone: their cost is told by the rise."""
         starts = np.cumsum([len(self.weights), len(self.rises), len(self.bids), len(self.detours)])
         self.width = int(starts[-1])
@@ -102,7 +104,7 @@ class Layout:
         """book -> (what is in it without any column [n], columns, their symbols)."""
 
     def _pairs(self, *groups: Integers) -> tuple[Integers, Integers]:
-        symbols = [np.flatnonzero(columns >= 0) for columns in groups]
+        symbols = [where(columns >= 0) for columns in groups]
         return np.concatenate([c[s] for c, s in zip(groups, symbols, strict=True)]), np.concatenate(symbols)
 
     def quadratic(self) -> tuple[sparse.csc_matrix, Floats]:
@@ -116,9 +118,7 @@ class Layout:
         slope[self.rise[self.kinks]] += 2 * q.cost[self.kinks]
         curvature[b], slope[b] = q.quote_tracking[self.bids], -(q.quote_tracking * q.bids)[self.bids]
         slope[self.t[self.detours]] = q.cost[self.detours]
-        diagonal = np.flatnonzero(curvature)
-        pointer = np.concatenate([[0], np.cumsum(curvature != 0)])
-        return sparse.csc_matrix((curvature[diagonal], diagonal, pointer), shape=(self.width, self.width)), slope
+        return compressed(curvature, np.arange(self.width), np.ones(self.width), (self.width, self.width)), slope
 
     def dense(self, book: str, coefficients: Floats) -> Floats:
         """Rows on symbols [k, n] as rows on columns [k, width]."""
@@ -167,12 +167,18 @@ class Rows:
     def matrix(self) -> tuple[sparse.csc_matrix, Floats]:
         rows, columns, values = np.concatenate(self._row), np.concatenate(self._column), np.concatenate(self._value)
         order = np.argsort(columns * self.height + rows)
-        pointer = np.concatenate([[0], np.cumsum(np.bincount(columns, minlength=self.width))])
-        matrix = sparse.csc_matrix((values[order], rows[order], pointer), shape=(self.height, self.width))
-        return matrix, np.concatenate(self._bound)
+        counts = np.bincount(columns, minlength=self.width)
+        return compressed(values[order], rows[order], counts, (self.height, self.width)), np.concatenate(self._bound)
 
     def dual(self, name: str, z: Floats, size: int) -> Floats:
         return z[self._slices[name]] if name in self._slices else np.zeros(size)
+
+
+def compressed(values: Floats, rows: Integers, counts: NDArray[Any], shape: tuple[int, int]) -> sparse.csc_matrix:
+    """A sparse matrix out of values and their rows, column by column, with `counts` of them in each."""
+    pointer = np.zeros(shape[1] + 1, dtype=np.int32)
+    np.cumsum(counts, out=pointer[1:])
+    return sparse.csc_matrix((values, rows.astype(np.int32), pointer), shape=shape)
 
 
 def solve(frame: Frame) -> Solved | None:
@@ -210,7 +216,7 @@ class _Search:
         tail, limit = self.joint.tail, self.joint.tail_limit
         if tail is None or limit == inf or float(tail.alone @ np.maximum(top[REACHED], top[self.main])) <= limit:
             return False
-        near = np.flatnonzero(tail.planes @ top[self.main] > limit)
+        near = where(tail.planes @ top[self.main] > limit)
         self.planes += [_Plane(CVAR, self.main, tail.planes[k], limit, k) for k in near.tolist()]
         return True
 
@@ -243,7 +249,10 @@ class _Search:
             coefficients = np.zeros(len(books[self.main]))
             coefficients[largest] = 1.0
             self.planes.append(_Plane(TOP_N, self.main, coefficients, j.top))
-        for name, book in books.items():
+        for name in sorted(books, key=lambda name: name != self.main):
+            if len(self.planes) + len(self.cones) > before and name != self.main:
+                break  # mostly the books are one: the others are looked at when this one holds
+            book = books[name]
             if self.tail_binds and j.tail is not None:
                 value, plane, probabilities = j.tail.plane(book)
                 if value > j.tail_limit + CLOSED:
@@ -288,15 +297,15 @@ class _Search:
         """Symbols whose rise and bid can together exceed their room."""
         f, to = self.frame, self.layout
         rise = np.maximum(f.desired - f.question.committed, 0.0)
-        shared: Flags = (to.b >= 0) & (to.rise >= 0) & (rise + f.bid_room > f.rise_room)
-        return np.flatnonzero(shared)
+        shared = (to.b >= 0) & (to.rise >= 0) & (rise + f.bid_room > f.rise_room)
+        return where(shared)
 
     def _cone(self, rows: Rows, name: str, book: str) -> None:
         """Rows of `s = (limit + drift'x, factor' x)` in the second-order cone, for the book x."""
         constant, n = self.layout.books[book][0], len(self.frame.question.wish)
         j = self.joint
         if name == HERFINDAHL:
-            used = np.flatnonzero(constant) if book == FILLED else np.empty(0, dtype=np.int64)
+            used = where(constant != 0) if book == FILLED else np.empty(0, dtype=np.int64)
             used = np.union1d(used, self.layout.books[book][2])
             head, limit, body = np.zeros(n), j.norm, np.eye(n)[used]
         else:

@@ -111,7 +111,7 @@ class Frame:
         """The limit that lowers the room of a symbol below its own box."""
         shut = np.zeros(len(q.wish), dtype=bool)
         for name, members in self._closing():
-            for row in np.flatnonzero(members & ~shut):
+            for row in where(members & ~shut):
                 self.kept[row] = name
             shut |= members
         self.closed: Flags = shut
@@ -132,7 +132,7 @@ class Frame:
     def _thin(self, liquidity: Floats) -> None:
         q = self.question
         reach = q.committed + liquidity
-        for row in np.flatnonzero((reach < self.weight_room) & ~self.closed):
+        for row in where((reach < self.weight_room) & ~self.closed):
             self.kept[row] = LIQUIDITY
         self.weight_room = np.minimum(self.weight_room, reach)
         self.rise_room = np.minimum(self.rise_room, liquidity)
@@ -229,6 +229,11 @@ def _breaches(q: Question) -> Iterator[str]:
             continue
         if limit <= TINY or (float(measure.alone @ h) > limit and measure.value(h) > limit - TINY):
             yield name
+
+
+def where(flags: Flags) -> Integers:
+    """Numbers of the rows that are true: `np.flatnonzero` without its detours."""
+    return flags.nonzero()[0]
 
 
 def norm(book: Floats) -> float:

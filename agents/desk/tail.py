@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-POOL = 48
-"""Cutting planes kept at most. A program of a hundred symbols needs a dozen; more only slow the solver down."""
-PATIENCE = 25
+POOL = 16
+"""Cutting planes kept at most. Few bind at a time; with 48 a program of a hundred symbols takes twice as long."""
+PATIENCE = 4
 """Programs for which a plane may lie idle before it is dropped."""
 
 
