@@ -39,6 +39,7 @@ from daemon.learner import LearnerClient, NoLearner
 from daemon.marketplace import account_of, feed_of, options_of, origin_of, rehearsing, simulated_fees, symbols_of
 from daemon.operating import Operator
 from daemon.outlets import outlets_of
+from daemon.pretrained import pretrained, refuse_unpromoted
 from daemon.reconciling import Reconciler
 from daemon.recording import tape_feed
 from daemon.recovery import Recovery
@@ -128,6 +129,8 @@ def _permit(settings: Settings, where: ExchangeOptions, real_money: bool) -> Non
             f"--live on {settings.exchange.id} trades real money: use --paper, or the rehearsal exchange; if you mean it, say so "
             "with --yes-trade-real-money"
         )
+    if not dials_loopback(where):
+        refuse_unpromoted(settings)
 
 
 async def reconcile(settings: Settings, *, apply: bool) -> dict[str, Any]:
@@ -189,7 +192,7 @@ async def _compose(
     settings: Settings, options: ExchangeOptions, server: RehearsalExchange | None, stack: AsyncExitStack, reread: Callable[[], Settings]
 ) -> Parts:
     symbols = symbols_of(settings, server)
-    folder, quote = settings.state_dir, Currency(settings.capital.quote)
+    folder, quote, begins_with = settings.state_dir, Currency(settings.capital.quote), pretrained(settings)
     door = Door()
     feed = feed_of(settings, options, symbols, door.now)
     venue, opened, kept, recovery = await _venue(settings, options, server, feed, door.now)
@@ -232,7 +235,7 @@ async def _compose(
 
     log.info("session", session=journal.name, **labels, symbols=list(symbols), state=str(folder))
     return Parts(
-        folder, door, engine, journal, venue, learner, status, latch, opened, stop,
+        folder, door, engine, journal, venue, learner, status, latch, (*opened, *begins_with), stop,
         watchers=watchers, ending=_how_to_end(settings), mirror=outlets.mirror.tell, farewell=outlets.farewell,
         reload=reloader.on_hangup, emergency=in_an_emergency, background=asyncio.to_thread,
     )  # fmt: skip
@@ -252,10 +255,11 @@ def _reconciler(
 
 
 def _learner(settings: Settings, config: EngineConfig, options: ExchangeOptions, door: Door) -> Learner:
-    """The learner process. On a real account nobody has promoted what it learns: there it runs in shadow, and the priors trade."""
+    """The learner process. On a real account nobody has promoted what it learns: there it runs in shadow, and the priors trade; so
+    it does where `agents.weights` decide."""
     if not config.agents:
         return NoLearner()
-    shadow = settings.mode == "live" and not dials_loopback(options)
+    shadow = settings.agents.weights is not None or (settings.mode == "live" and not dials_loopback(options))
     return LearnerClient(learner_options(settings, config), _shadow if shadow else door.push, door.now)
 
 

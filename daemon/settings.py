@@ -343,6 +343,9 @@ class Agents(Section):
         description="The agents that take part; with none the daemon watches and records, and decides nothing.",
     )
     prior: Literal["analytic", "none"] = Field("analytic", description="What action 0 means: the analytic prior, or nothing (plain SAC).")
+    weights: Path | None = Field(
+        None, description="Weights of `quartet train` (its folder, or a file) that decide from the start; what is learned then stays in shadow."
+    )
     market_making_s: Positive = Field(5.0, ge=1, description="Market seconds between two decisions of the market maker; it requotes in between.")
     requote_ms: int = Field(500, ge=1, le=60_000, description="Least real time between two requotes of one symbol.")
 
