@@ -14,7 +14,7 @@ import polars as pl
 from agents.core.errors import DataError
 from agents.core.events import Bar, Event, FeedGap, Stamp
 from agents.core.instruments import NS, TIMEFRAMES, Symbol
-from agents.market.tape.checks import FIELDS, check_candles, check_times
+from agents.market.tape.checks import FIELDS, LATEST, check_candles, check_times
 from agents.market.tape.common import (
     Cut,
     Tape,
@@ -52,14 +52,12 @@ def open_candles(paths: Sequence[Path], wanted: tuple[Symbol, ...] | None, timef
     inside = (pl.col("time") >= cut.start) & (pl.col("time") < cut.end)
     instruments, spans, counts = {}, [], {}
     for symbol in symbols:
+        check_clock(by_symbol[symbol])
         series = by_symbol[symbol] = Series(by_symbol[symbol].path, symbol, by_symbol[symbol].frame.filter(inside))
         instruments[symbol] = infer_instrument(
             symbol, decimal_places(series.frame, FIELDS[:4]), decimal_places(series.frame, ["volume"]), series.path
         )
         clock = collect(series.path, series.frame.select("row", "time"))
-        if clock["time"].null_count():
-            row = clock.filter(pl.col("time").is_null())["row"][0]
-            raise DataError(f"{series.path} row {row}: this {symbol} candle has no time; write it or drop the row")
         times, counts[symbol] = clock["time"].to_numpy(), len(clock)
         if len(times):
             check_times(series.path, symbol, chosen, times, clock["row"].to_numpy(), cut.allow_gaps)
@@ -102,6 +100,13 @@ def candle_files(path: Path) -> list[Path]:
     if not path.exists():
         raise DataError(f"{path} does not exist: give a parquet, csv or feather file, or a folder of them")
     return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file())
+
+
+def check_clock(series: Series) -> None:
+    """Raises DataError for a row whose time is missing or cannot be read: no window would contain it."""
+    lost = collect(series.path, series.frame.filter(pl.col("time").is_null()).select("row").head(1))
+    if len(lost):
+        raise DataError(f"{series.path} row {lost['row'][0]}: this {series.symbol} candle has no time that can be read; write it or drop the row")
 
 
 def choose_candles(
@@ -164,7 +169,9 @@ def _time_ns(path: Path, frame: pl.LazyFrame, column: str) -> pl.Expr:
         raise DataError(f"{path}: column {column} is of type {kind} and no time; write milliseconds since 1970, or ISO dates")
     first = collect(path, frame.select(pl.col(column).drop_nulls().first().cast(pl.Int64, strict=False))).item() or 0
     unit = next((unit for unit, below in ((NS, 1e11), (10**6, 1e14), (1000, 1e17)) if first < below), 1)
-    return pl.col(column).cast(pl.Int64, strict=False) * unit
+    raw = pl.col(column).cast(pl.Int64, strict=False)
+    # What is too late for any unit is left too late: the product would wrap around to a time that looks possible.
+    return pl.when(raw >= LATEST // unit).then(LATEST).otherwise(raw * unit)
 
 
 def _numbers(path: Path, frame: pl.LazyFrame) -> list[pl.Expr]:

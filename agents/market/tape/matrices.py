@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from agents.core.errors import DataError
 from agents.core.instruments import TIMEFRAMES, Symbol
-from agents.market.tape.candles import Series, find_candles
+from agents.market.tape.candles import Series, check_clock, find_candles
 from agents.market.tape.checks import FIELDS, check_candles, check_times
 from agents.market.tape.common import Cut, check_wanted, say
 
@@ -48,6 +48,7 @@ def read_candles(
 
 
 def _rows(series: Series, timeframe: str, cut: Cut) -> CandleRows:
+    check_clock(series)
     frame = series.frame.filter((pl.col("time") >= cut.start) & (pl.col("time") < cut.end)).collect()
     traded = np.flatnonzero(frame["volume"].to_numpy() != 0)
     frame = frame.slice(int(traded[0]) if len(traded) else len(frame))
