@@ -67,10 +67,6 @@ async def _at_once() -> None:
     """Nobody has to be waited for."""
 
 
-def _nobody(event: Event, effects: Effects) -> None:
-    """Nobody is told."""
-
-
 async def inline(work: Callable[[], None]) -> None:
     """Do it here and now, for loops that have no threads beside them."""
     work()
@@ -105,8 +101,8 @@ class Parts:
     stop: asyncio.Event
     watchers: list[Watcher] = field(default_factory=list)
     ending: Ending = Ending()
-    mirror: Callable[[Event, Effects], None] = _nobody
-    """Told of every fact and of what came of it, after the orders have left; returns at once."""
+    mirrors: Sequence[Callable[[Event, Effects], None]] = ()
+    """Told of every fact and of what came of it, after the orders have left; they return at once."""
     reload: Callable[[], None] | None = None
     """Reads the settings again; says itself how that went."""
     farewell: Callable[[], Awaitable[None]] = _at_once
@@ -207,7 +203,8 @@ def _require_affordable(parts: Parts, instrument: Instrument, price: Decimal | N
 async def _guarded_drive(parts: Parts) -> None:
     def tell(event: Event, effects: Effects) -> None:
         parts.status.tell(event, effects)
-        parts.mirror(event, effects)
+        for mirror in parts.mirrors:
+            mirror(event, effects)
         if effects.decision is not None and not parts.status.ready:
             parts.status.ready = True
             log.info("ready", session=parts.journal.name)

@@ -37,6 +37,7 @@ from daemon.journal import Journal
 from daemon.latch import Latch
 from daemon.learner import LearnerClient, NoLearner
 from daemon.marketplace import account_of, feed_of, options_of, origin_of, rehearsing, simulated_fees, symbols_of
+from daemon.measures import Measures
 from daemon.operating import Operator
 from daemon.outlets import outlets_of
 from daemon.pretrained import pretrained, refuse_unpromoted
@@ -211,6 +212,9 @@ async def _compose(
     outlets = outlets_of(settings, journal.name, operator, status.snapshot)
     status.details["outlets"] = outlets.status
     watchers += [outlet.run for outlet in outlets.by_name.values()]
+    measures = Measures(engine, door.now)
+    status.details["measures"] = measures.describe
+    watchers.append(measures.watch_loop)
     service = Service(manager(os.environ, os.getpid()), lambda: status.handled, status.snapshot)
     watchers.append(service.run)
     reloader = Reloader(settings, reread, door.push, limits_of, service)
@@ -236,7 +240,7 @@ async def _compose(
     log.info("session", session=journal.name, **labels, symbols=list(symbols), state=str(folder))
     return Parts(
         folder, door, engine, journal, venue, learner, status, latch, (*opened, *begins_with), stop,
-        watchers=watchers, ending=_how_to_end(settings), mirror=outlets.mirror.tell, farewell=outlets.farewell,
+        watchers=watchers, ending=_how_to_end(settings), mirrors=(measures.tell, outlets.mirror.tell), farewell=outlets.farewell,
         reload=reloader.on_hangup, emergency=in_an_emergency, background=asyncio.to_thread,
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -57,6 +57,13 @@ READINGS = (
     Reading("request_budget_limit", "link.budget.limit", "Request weight that may be used in the exchange's window."),
     Reading("request_bans_total", "link.bans", "Times the exchange asked for silence.", counter=True),
     Reading("watchdog_restarts_total", "watchdog.restarts", "Times the watchdog process was started again.", counter=True),
+    Reading("live_orders", "measures.live_orders", "Orders that rest or are on their way.", "state"),
+    Reading("oldest_unknown_order_seconds", "measures.oldest_unknown_s", "Age of the oldest order whose outcome is not known; 0 for none."),
+    Reading("bindings_total", "measures.bindings", "Decisions that a limit held back.", "limit", counter=True),
+    Reading("policy_age_seconds", "measures.policy_age_s", "Time since new weights were taken over."),
+    Reading("outlet_up", "outlets.{}.up", "1 while an outlet delivers.", "outlet"),
+    Reading("outlet_depth", "outlets.{}.depth", "Facts that wait to be told.", "outlet"),
+    Reading("outlet_lost_total", "outlets.{}.lost", "Facts that nobody was told, for want of room.", "outlet", counter=True),
     Reading("fees_paid", "fees", "Fees paid, net of rebates.", "currency"),
     Reading("refused_orders_total", "refused", "Orders that the risk layer refused.", "reason", counter=True),
     Reading("refused_data_total", "refused_data", "Market facts that were not believed.", "reason", counter=True),
@@ -70,7 +77,14 @@ READINGS = (
     Reading("weights_swapped_total", "learner.weights_swapped", "Times new weights were taken over.", counter=True),
 )
 
+_HISTOGRAMS = {
+    "decision_latency_seconds": ("measures.decision_latency", "From a fact's stamp until the orders that follow have left."),
+    "order_acknowledgement_seconds": ("measures.acknowledgement", "From an order's decision until the exchange's first word on it."),
+    "loop_lag_seconds": ("measures.loop_lag", "How late the event loop comes back to a sleeper."),
+}
+
 _ROWS = (
+    ("exposure_ratio", "measures.exposure", ("agent", "symbol"), "weight", "What an agent owns of a symbol, over equity."),
     ("position", "positions", ("symbol",), "quantity", "Position, in units of the base currency."),
     ("position_weight_ratio", "positions", ("symbol",), "weight", "Position at its mark over equity."),
     ("position_pnl", "positions", ("symbol",), "pnl", "Profit of a symbol, in the quote currency."),
@@ -110,6 +124,11 @@ def _number(value: object) -> float | None:
 
 
 def _at(snapshot: Mapping[str, Any], path: str) -> Any:
+    """What stands under a dotted path; `a.{}.b` gathers b from every entry of a."""
+    if ".{}." in path:
+        above, below = path.split(".{}.")
+        entries = _at(snapshot, above)
+        return {name: _at(entry, below) for name, entry in entries.items() if isinstance(entry, Mapping)} if isinstance(entries, Mapping) else None
     place: Any = snapshot
     for part in path.split("."):
         place = place.get(part) if isinstance(place, Mapping) else None
@@ -129,6 +148,7 @@ class _StatusCollector(Collector):
                 yield family
         yield from _rows(snapshot)
         yield from _learned(snapshot)
+        yield from _histograms(snapshot)
         open_orders = snapshot.get("open_orders")
         yield GaugeMetricFamily(
             "quartet_open_orders", "Orders that rest or are on their way.", len(open_orders) if isinstance(open_orders, list) else 0
@@ -156,10 +176,17 @@ def _family(reading: Reading, value: object) -> Metric | None:
 def _rows(snapshot: Mapping[str, Any]) -> Iterator[Metric]:
     for name, path, labels, field, sentence in _ROWS:
         family = GaugeMetricFamily(f"quartet_{name}", sentence, labels=labels)
-        for row in snapshot.get(path) or ():
+        for row in _at(snapshot, path) or ():
             if (number := _number(row.get(field))) is not None:
                 family.add_metric([str(row.get(label) or "") for label in labels], number)
         yield family
+
+
+def _histograms(snapshot: Mapping[str, Any]) -> Iterator[Metric]:
+    for name, (path, sentence) in _HISTOGRAMS.items():
+        found = _at(snapshot, path)
+        if isinstance(found, Mapping):
+            yield HistogramMetricFamily(f"quartet_{name}", sentence, buckets=[tuple(each) for each in found["buckets"]], sum_value=found["sum"])
 
 
 def _learned(snapshot: Mapping[str, Any]) -> Iterator[Metric]:

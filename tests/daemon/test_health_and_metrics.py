@@ -22,6 +22,11 @@ STATUS = {
     "pnl": {"account": 1.5, "agents": {"risk": 0.5}}, "refused": {"collar": 2}, "refused_data": {"crossed": 1},
     "feed": {"stale": ["ETH/USDT"], "rebuilds": 2}, "flattening": False, "reconciled": True, "problems": {"agent_failed_risk": 1},
     "reconcile": {"age_s": 4.5, "mismatches": 1}, "watchdog": {"restarts": 2},
+    "measures": {
+        "decision_latency": {"buckets": [["0.001", 2], ["0.01", 5], ["+Inf", 6]], "sum": 0.5}, "live_orders": {"open": 3}, "oldest_unknown_s": 31.5,
+        "bindings": {"gross": 4}, "policy_age_s": 12.0, "exposure": [{"agent": "risk", "symbol": "BTC/USDT", "weight": 0.25}],
+    },
+    "outlets": {"redis": {"up": True, "depth": 3, "lost": 7}, "mqtt": {"up": False, "depth": 0, "lost": 0}},
     "link": {"clock": {"offset_s": -0.012, "usable": True}, "budget": {"used": 30.5, "limit": 960}, "bans": 1},
 }  # fmt: skip
 
@@ -48,6 +53,13 @@ def test_metrics_say_what_the_snapshot_says():
         ("quartet_reconcile_age_seconds", ()): 4.5,
         ("quartet_clock_offset_seconds", ()): -0.012,
         ("quartet_engine_problems_total", (("kind", "agent_failed_risk"),)): 1,
+        ("quartet_decision_latency_seconds_bucket", (("le", "0.01"),)): 5,
+        ("quartet_decision_latency_seconds_count", ()): 6,
+        ("quartet_exposure_ratio", (("agent", "risk"), ("symbol", "BTC/USDT"))): 0.25,
+        ("quartet_outlet_up", (("outlet", "redis"),)): 1,
+        ("quartet_outlet_up", (("outlet", "mqtt"),)): 0,
+        ("quartet_outlet_lost_total", (("outlet", "redis"),)): 7,
+        ("quartet_oldest_unknown_order_seconds", ()): 31.5,
         ("quartet_feed_stale", (("symbol", "ETH/USDT"),)): 1,
         ("quartet_refused_orders_total", (("reason", "collar"),)): 2,
         ("quartet_session_info", (("exchange", "rehearsal"), ("instance", "main"), ("mode", "m"), ("session", "s1"))): 1,
