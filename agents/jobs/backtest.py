@@ -29,7 +29,7 @@ from agents.desk.wishes import ORDER
 from agents.engine import Engine
 from agents.jobs.recorder import Recorder
 from agents.jobs.result import RunResult, moment
-from agents.jobs.weights import joined
+from agents.jobs.weights import complete, joined
 from agents.market.exchange import SimulatedExchange
 from agents.market.frictions import Frictions
 from agents.market.history import CandleHistory
@@ -205,7 +205,7 @@ def run_backtest(
     tape = _tape(data, start, end, config.symbols, allow_gaps)
     _enough(data, tape)
     config = replace(config, symbols=tuple(str(s) for s in tape.symbols), candles_only=tape.kind == "candles")
-    payload = weights if weights is None or isinstance(weights, bytes) else joined(weights)
+    payload = None if weights is None else complete(weights) if isinstance(weights, bytes) else joined(weights)
     every = 1 if config.candles_only else max(NS, (tape.end - tape.start) // MOST_SAMPLES)
     run = Backtest(config, list(tape.instruments.values()), capital, frictions, weights=payload, sample_ns=every)
     run.run(iter(tape.events()), watch=None if progress is None else _share(tape, progress))

@@ -8,6 +8,7 @@ import numpy as np
 import safetensors.numpy
 
 from agents.core.errors import ConfigError, ModelError
+from agents.jobs.train_files import load_weights
 from agents.market.observation import ACTION_SIZES, SPEC_HASH, STATE_SIZES
 from agents.serving.actors import FORMAT, Actors
 
@@ -46,25 +47,25 @@ def _prior(agent: str, depth: int, width: int = 1) -> dict[str, np.ndarray]:
     return made | {f"{agent}.{layer}.bias": np.zeros(shape[0], np.float32) for layer, shape in shapes.items()}
 
 
+def complete(payload: bytes) -> bytes:
+    """The same weights with the priors of the agents that they lack. Raises what `joined` does."""
+    held = Actors.from_payload(payload, SPEC_HASH).sizes
+    return payload if set(held) >= set(STATE_SIZES) else joined(dict.fromkeys(held, payload))
+
+
 def read_weights(texts: Sequence[str]) -> dict[str, bytes] | bytes | None:
     """Payloads from paths: `PATH` for all agents together, or `AGENT=PATH` for one each; None for none.
 
-    A path is a safetensors file, or a folder that holds exactly one. Raises ConfigError for a path without weights and for a mixture.
+    A path is a file of weights or the folder of a training run. Raises ConfigError for a path without weights and for a mixture, and
+    what `load_weights` raises for weights that cannot serve.
     """
     named = [text.partition("=") for text in texts]
     single = [text for text in texts if text.partition("=")[0] not in STATE_SIZES]
     if not texts:
         return None
     if len(single) == len(texts) == 1:
-        return _payload(Path(texts[0]))
+        return complete(load_weights(Path(texts[0])))
     if single:
         agents = ", ".join(STATE_SIZES)
         raise ConfigError(f"--weights {single[0]}: give one path for all agents, or AGENT=PATH for each (agents are {agents})")
-    return {agent: _payload(Path(path)) for agent, _, path in named}
-
-
-def _payload(path: Path) -> bytes:
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    if len(files) != 1 or not files[0].is_file():
-        raise ConfigError(f"--weights {path}: give a safetensors file, or a folder that holds exactly one")
-    return files[0].read_bytes()
+    return {agent: load_weights(Path(path)) for agent, _, path in named}

@@ -83,7 +83,7 @@ def test_settings_reach_the_run(capsys: pytest.CaptureFixture[str], data: Path) 
         (["--data", "{data}", "--symbols", "SOL/USDT"], Exit.FAILED, "holds no SOL/USDT"),
         (["--data", "{data}", "--from", "2031-01-01"], Exit.FAILED, "widen --from and --to"),
         (["--data", "{data}", "--to", "2020-01-01T12:00"], Exit.FAILED, "12 candles of BTC/USDT"),
-        (["--data", "{data}", "--weights", "nothing"], Exit.USAGE, "--weights nothing"),
+        (["--data", "{data}", "--weights", "nothing"], Exit.USAGE, "nothing holds no weights"),
         (["--data", "{data}", "--mark-outs"], Exit.FAILED, "mark-outs need books"),
         (["--data", "{data}", "--mark-outs", "--report", "r"], Exit.USAGE, "--report belongs to a run"),
     ],

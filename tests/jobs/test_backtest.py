@@ -1,5 +1,6 @@
 """A backtest: the books agree, equal runs are equal, and what cannot be run is said."""
 
+import json
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from safetensors.numpy import load, save
 
 from agents.core.errors import ConfigError, DataError, Gap, ModelError, SpecMismatch
 from agents.core.instruments import NS, Currency
@@ -16,8 +18,10 @@ from agents.jobs.result import RunResult
 from agents.jobs.weights import joined, read_weights
 from agents.market.frictions import CandleBook, FixedLatency, Frictions
 from agents.market.history import FIELDS, CandleHistory
+from agents.market.observation import SPEC_HASH
 from agents.market.synthetic_candles import random_walk_history
 from agents.market.tape.memory import history_tape
+from agents.serving.actors import FORMAT
 from tests.weights import payload
 
 CONFIG = EngineConfig("test", 0, "USDT", (), hidden_sizes=(8,))
@@ -114,16 +118,24 @@ def test_weights_that_cannot_serve_are_refused(weights: object, error: type[Exce
         run(weights=weights)
 
 
+def test_weights_of_one_agent_leave_the_others_their_priors() -> None:
+    tensors = {name: tensor for name, tensor in load(payload(1)[0]).items() if name.startswith("long_term.")}
+    alone = save(tensors, {FORMAT: json.dumps({"version": 3, "spec": SPEC_HASH})})
+    made = run(HISTORY.rows(0, 60), weights=alone)
+    assert made.meta["problems"] == {}
+    assert made.equity.tolist() == run(HISTORY.rows(0, 60), weights={"long_term": payload(1)[0]}).equity.tolist()
+
+
 def test_weights_are_read_from_paths(tmp_path: Path) -> None:
     body, _ = payload(1)
-    file = tmp_path / "w.safetensors"
+    file = tmp_path / "weights.safetensors"
     file.write_bytes(body)
     assert read_weights([]) is None
     assert read_weights([str(file)]) == read_weights([str(tmp_path)]) == body
     assert read_weights([f"risk={file}", f"long_term={file}"]) == {"risk": body, "long_term": body}
     with pytest.raises(ConfigError, match="AGENT=PATH for each"):
         read_weights([str(file), f"risk={file}"])
-    with pytest.raises(ConfigError, match="exactly one"):
+    with pytest.raises(ConfigError, match="holds no weights"):
         read_weights([str(tmp_path / "none")])
 
 
