@@ -1,8 +1,9 @@
-"""How many steps a second our environments take on ten assets, beside FinRL's StockTradingEnv on the same candles: whole steps, from action to observation, reward and end."""
+"""Whole environment steps a second on ten assets, from action to observation, reward and end, beside FinRL on the same candles."""
 
 import argparse
 import importlib.metadata
 import importlib.util
+import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from io import StringIO
@@ -15,9 +16,9 @@ from agents.environment.trading import TradingEnvironment
 from agents.environment.vector import VectorTradingEnvironment
 from agents.market.history import CandleHistory, hour_features
 from agents.market.synthetic_candles import random_walk_history
-from benchmarks.report import Row, alternate, main
+from benchmarks.report import Row, main
 
-ASSETS, INDICATORS, EPISODE = 10, 8, 720
+ASSETS, INDICATORS, EPISODE, PER_ROUND = 10, 8, 720, 20
 PEER = "finrl StockTradingEnv"
 FINRL_FILE = "finrl/meta/env_stock_trading/env_stocktrading.py"
 
@@ -58,11 +59,19 @@ def _scaling(arguments: argparse.Namespace) -> Iterator[Row]:
 
 
 def _rates(calls: dict[str, Callable[[], object]], rounds: int, sizes: dict[str, int]) -> dict[str, float]:
-    """Steps a second of each call: the median over rounds of the mean within one, so that resets count and a busy machine does not."""
-    per_round = 20
-    taken = alternate(list(calls.values()), rounds, per_round)
-    means = {name: np.median(each.reshape(rounds, per_round).mean(axis=1)) for name, each in zip(calls, taken, strict=True)}
-    return {name: float(sizes.get(name, 1) * 1e6 / mean) for name, mean in means.items()}
+    """Steps a second of processor time of each call, in turns: the median over rounds of the mean within one, so that resets count.
+
+    Every call is single-threaded and waits for nothing; processor time leaves out what else the machine was doing.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for name, call in calls.items():
+            start = time.thread_time_ns()
+            for _ in range(PER_ROUND):
+                call()
+            if number:  # the first round warms up
+                taken[name].append((time.thread_time_ns() - start) / PER_ROUND)
+    return {name: float(sizes.get(name, 1) * 1e9 / np.median(each)) for name, each in taken.items()}
 
 
 def _vector(history: CandleHistory, features: np.ndarray, copies: int, form: str = "exposure") -> Callable[[], object]:
