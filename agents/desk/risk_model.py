@@ -53,6 +53,7 @@ class RiskModel:
     """Keeps the measures for the symbols last asked for until the market's bars say something new."""
 
     def __init__(self) -> None:
+        self._kind: object = None
         self._key: object = None
         self._slow_key: object = None
         self._closed = 0
@@ -70,15 +71,12 @@ class RiskModel:
             return Measures()
         timeframe = finest(market, symbols)
         closed = market.closed(timeframe)
-        key = (tuple(symbols), params, timeframe, closed, market.rebuilds)
-        if key != self._key:
-            self._renew(market, tuple(symbols), params, timeframe, closed, same=self._same(key))
-            self._key, self._closed = key, closed
+        rows = sum(len(market.bars(s)[timeframe]) for s in symbols if s in market.symbols)  # history may come late
+        kind, key = (tuple(symbols), params, timeframe, market.rebuilds), (closed, rows)
+        if (kind, key) != (self._kind, self._key):
+            self._renew(market, tuple(symbols), params, timeframe, closed, same=kind == self._kind)
+            self._kind, self._key, self._closed = kind, key, closed
         return self._measures
-
-    def _same(self, key: tuple[object, ...]) -> bool:
-        """Whether only time has passed since the measures were made."""
-        return isinstance(self._key, tuple) and self._key[:3] == key[:3] and self._key[4] == key[4]
 
     def _renew(self, market: MarketState, symbols: tuple[Symbol, ...], params: RiskParams, timeframe: str, closed: int, same: bool) -> None:
         length, old = TIMEFRAMES[timeframe], self._measures
