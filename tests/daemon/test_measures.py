@@ -51,11 +51,9 @@ def test_latency_counts_from_the_stamp_and_acknowledgement_to_the_first_word():
 def test_what_bound_and_which_policy_serves():
     now = [10 * SECOND]
     found = measures(now)
-
-    class Bounded(Decision):
-        bound = (Bound("cvar", None, 0.1), Bound("gross", None, 0.2))
-
-    found.tell(NewWeights(Stamp(4 * SECOND, 1), 1, "", "", b""), Effects(decision=Bounded(1, Stamp(4 * SECOND, 1), 0, ()), swapped=True))
+    cuts = (Bound("cvar", None, 0.1), Bound("gross", None, 0.2))
+    decision = Decision(1, Stamp(4 * SECOND, 1), 0, (), (), cuts=cuts)
+    found.tell(NewWeights(Stamp(4 * SECOND, 1), 1, "", "", b""), Effects(decision=decision, swapped=True))
     told = found.describe()
     assert (told["bindings"], told["policy_age_s"]) == ({"cvar": 1, "gross": 1}, 6.0)
 
