@@ -138,7 +138,8 @@ def returns(market: MarketState, symbols: Sequence[Symbol], timeframe: str, rows
 def complete(log_returns: Floats, length: int) -> tuple[Floats, tuple[bool, ...]]:
     """(scenarios of one day [S, n], who is a stranger) out of log returns [S, n] of bars of `length` nanoseconds, NaN where unknown.
 
-    Scenarios are simple returns times the root of the bars in a day (as if bars were independent), never below -1. A symbol with
+    Scenarios are simple returns, less their mean where that is a gain (what rose lately is not safer for it), times the root of the
+    bars in a day (as if bars were independent), never below -1. A symbol with
     fewer than `LEAST_ROWS` returns, or that hardly ever moved, is a stranger: it moves with the mean of the known symbols,
     `STRANGER` times as wildly as the wildest of them, and where its own few returns were worse, those stand. Rows from before a
     known symbol was there are filled in the same way with its own deviation. Where no symbol is known, all move as one,
@@ -162,7 +163,8 @@ def complete(log_returns: Floats, length: int) -> tuple[Floats, tuple[bool, ...]
     spread = max(float(np.sqrt((market**2).mean())), 1e-12)
     made_up = np.outer(market / spread, np.where(strangers, wildest, deviation))
     filled = np.where(strangers & known, np.minimum(values, made_up), np.where(known, values, made_up))
-    scenarios: Floats = np.maximum(np.expm1(np.clip(filled, -10.0, 10.0)) * np.sqrt(day), -1.0)
+    simple = np.expm1(np.clip(filled, -10.0, 10.0))
+    scenarios: Floats = np.maximum((simple - np.maximum(simple.mean(0), 0.0)) * np.sqrt(day), -1.0)
     return scenarios, tuple(strangers.tolist())
 
 

@@ -92,7 +92,7 @@ def test_what_never_moved_is_a_stranger_too():
 def test_scenarios_are_finite_and_lose_no_more_than_everything(log):
     scenarios, strangers = complete(log, HOUR)
     assert np.isfinite(scenarios).all() and scenarios.min() >= -1 and scenarios.shape == log.shape and len(strangers) == log.shape[1]
-    assert (scenarios < 0).any(axis=0).all(), "nothing is riskless"
+    assert (scenarios.mean(0) <= 1e-9).all() or scenarios.min() == -1, "no gain is counted on"
 
 
 def test_longer_bars_are_blown_up_less():
@@ -122,7 +122,7 @@ def test_they_are_renewed_when_a_bar_closes_and_the_matrices_when_a_day_does():
         seen.append(model.measures(state, symbols, ALL))
     assert len({id(one.tail) for one in seen}) == 31 and len({id(one.covariance) for one in seen}) == 2
     assert len(seen[1].tail.planes) == 1, "planes outlive the hour"
-    assert np.allclose(seen[1].tail.scenarios[:-1], seen[0].tail.scenarios[1:])
+    assert np.ptp(seen[1].tail.scenarios[:-1] - seen[0].tail.scenarios[1:], axis=0).max() < 1e-12, "the same but for their mean"
 
 
 def test_a_replay_measures_the_same_bit_by_bit():
@@ -143,7 +143,7 @@ def test_history_that_comes_late_is_taken_up():
     few = model.measures(state, (A, B), ALL)
     late = market(closes, (A, B))
     many = model.measures(late, (A, B), ALL)
-    assert np.isclose(many.tail.scenarios[-1], few.tail.scenarios[-1]).all()
+    assert np.isclose(many.tail.scenarios[-1], few.tail.scenarios[-1], atol=0.02).all() and many.tail is not few.tail
     assert np.allclose(many.tail.scenarios, complete(np.diff(np.log(np.round(closes[-101:], 8)), axis=0), HOUR)[0])
     assert model.measures(late, (A, B), RiskParams(120, 0.95)).tail.scenarios.shape == (120, 2)
 
