@@ -63,16 +63,17 @@ $(VENV)/.stamp-bench: benchmarks/requirements.txt $(VENV)/.stamp-dev
 run: $(VENV)/.stamp-run
 	exec $(PY) -m daemon trade --paper $(ARGS)
 
-# Redis and Mosquitto, which the tests start themselves: Debian's packages, where this user may install them.
+# Redis and Mosquitto, which the tests start themselves, and promtool: Debian's packages, where this user may install them.
 servers:
 	PATH="$$PATH:/usr/sbin"; missing=""; \
 	command -v redis-server >/dev/null || missing="redis-server"; \
 	command -v mosquitto >/dev/null && command -v mosquitto_passwd >/dev/null || missing="$$missing mosquitto"; \
+	command -v promtool >/dev/null || missing="$$missing prometheus"; \
 	if [ -n "$$missing" ]; then \
 	  echo "installing$${missing:+ }$$missing (Debian packages, for the tests)" >&2; \
 	  as=""; [ "$$(id -u)" = 0 ] || as="sudo -n"; \
 	  { $$as apt-get install -y -qq --no-install-recommends $$missing || { $$as apt-get update -qq && $$as apt-get install -y -qq --no-install-recommends $$missing; }; } >/dev/null 2>&1 \
-	    || echo "cannot install$${missing:+ }$$missing: ask for it, or tests of Redis and MQTT will fail" >&2; \
+	    || echo "cannot install$${missing:+ }$$missing: ask for it, or tests of Redis, MQTT and alerts will fail" >&2; \
 	fi
 
 # One thread a process: two test processes share two cores, and results must not depend on how many there are.

@@ -23,7 +23,9 @@ STATUS = {
     "feed": {"stale": ["ETH/USDT"], "rebuilds": 2}, "flattening": False, "reconciled": True, "problems": {"agent_failed_risk": 1},
     "reconcile": {"age_s": 4.5, "mismatches": 1}, "watchdog": {"restarts": 2},
     "measures": {
-        "decision_latency": {"buckets": [["0.001", 2], ["0.01", 5], ["+Inf", 6]], "sum": 0.5}, "live_orders": {"open": 3}, "oldest_unknown_s": 31.5,
+        "decision_latency": {"buckets": [["0.001", 2], ["0.01", 5], ["+Inf", 6]], "sum": 0.5}, "live_orders": {"open": 3},
+        "loop_lag": {"buckets": [["0.1", 9], ["+Inf", 9]], "sum": 0.01}, "acknowledgement": {"buckets": [["0.1", 1], ["+Inf", 1]], "sum": 0.05},
+        "oldest_unknown_s": 31.5,
         "bindings": {"gross": 4}, "policy_age_s": 12.0, "exposure": [{"agent": "risk", "symbol": "BTC/USDT", "weight": 0.25}],
     },
     "outlets": {"redis": {"up": True, "depth": 3, "lost": 7}, "mqtt": {"up": False, "depth": 0, "lost": 0}},
