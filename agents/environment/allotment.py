@@ -13,13 +13,22 @@ from agents.desk.rewards import SECONDS_PER_YEAR, Covariance, Outcome, RewardPar
 from agents.desk.wishes import Style
 from agents.environment.episode import Moment
 from agents.environment.forms import CROSS_SECTION, SIGNAL, WEIGHTS, action_size, confident, exposure_weights, softmax_weights
+from agents.environment.lane import Lane, fits
 from agents.environment.outcomes import Floats, Played
 from agents.environment.rooms import Rooms
-from agents.environment.sources import Candles, Source
+from agents.environment.sources import COVARIANCE_ROWS, Candles, Source
 from agents.environment.views import WINDOW, Extras, View
 from agents.market.frictions import Frictions
 
 UTILITY = {"utility": 1.0}
+
+
+def _player(
+    fast: bool, source: Source, config: EngineConfig, style: Style, capital: Decimal, frictions: Frictions, warmup: int
+) -> Rooms | Lane:
+    if fast and isinstance(source, Candles):
+        return Lane(source, config, style, capital, frictions, warmup)
+    return Rooms(source, config, style, capital, frictions, warmup)
 
 
 class Allotment:
@@ -38,7 +47,10 @@ class Allotment:
         self.view = View(form, source, extras)
         self.shape = self.view.shape
         self.reward = WeightedReward(params, UTILITY if rewards is None else rewards)
-        self.player = Rooms(source, config, style, capital, frictions, warmup)
+        self.fast = fast and isinstance(source, Candles) and fits(source, config, style, frictions)
+        """Whether the fast lane plays; the outcome is the same."""
+        self._plain = isinstance(source, Candles) and self.reward.terms == UTILITY
+        self.player = _player(self.fast, source, config, style, capital, frictions, warmup)
         self._covariance = Covariance(n)
         self._row = 0
 
@@ -76,17 +88,26 @@ class Allotment:
         years = played.elapsed_ns / NS / SECONDS_PER_YEAR
         if years <= 0.0 or equity <= 0.0:
             return 0.0
+        covariance = self._risk()
+        if self._plain:
+            return float(self.reward.functions.utility(played.profit / equity, played.held, played.held, covariance, years).sum())
         outcome = Outcome(
-            played.profit / equity, played.held, played.returns, self._covariance.matrix, years, None, played.costs / equity,
-            drawdown, prediction,
-        )  # fmt: skip
+            played.profit / equity, played.held, played.returns, covariance, years, None, played.costs / equity, drawdown, prediction
+        )
         value = float(np.nansum(self.reward.judge(outcome)))
         self._covariance.update(played.returns, years)
         return value
 
+    def _risk(self) -> Floats:
+        """Annualised covariance of returns as it was known when the step began, [n, n]."""
+        if isinstance(self.source, Candles):
+            known: Floats = self.source.covariances[(self._row - 1) // COVARIANCE_ROWS]
+            return known
+        return self._covariance.matrix
+
     def _look(self, weights: Floats, drawdown: float) -> NDArray[np.float32]:
         mean, square = self.reward.moments() if self.reward.has_moments else (0.0, 0.0)
-        market = None if isinstance(self.source, Candles) else self.player.desk.market
+        market = self.player.desk.market if isinstance(self.player, Rooms) and not isinstance(self.source, Candles) else None
         return self.view.observe(self._row, market, weights, drawdown, (float(mean), float(square)))
 
     def _info(self, played: Played, before: float) -> dict[str, Any]:

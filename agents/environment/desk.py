@@ -24,16 +24,22 @@ NO_ACTION: NDArray[np.float32] = np.zeros(0, np.float32)
 
 
 class OpenDesk(Engine):
-    """An engine that stops at `asked`, one of its `guests`; `None` while it asks nobody."""
+    """An engine that stops at `asked`, one of its `guests`; `None` while it asks nobody. `timeframe` is that of a market of candles."""
 
-    def __init__(self, config: EngineConfig, guests: Iterable[str]) -> None:
+    def __init__(self, config: EngineConfig, guests: Iterable[str], timeframe: str | None = None) -> None:
         super().__init__(config)
         self.guests = frozenset(guests)
+        self._timeframe, self._candle = timeframe, 0
         self.asked: str | None = None
         self._sitting: Sitting | None = None
         self._rest: Iterator[str] = iter(())
 
     def _think(self, stamp: Stamp, due: tuple[str, ...], swapped: bool) -> Effects:
+        """On candles nobody is asked before all of one time are in, however often a cadence has passed in between."""
+        if self._timeframe is not None and due:
+            if (candle := self.market.closed(self._timeframe)) <= self._candle:
+                return Effects(swapped=swapped)
+            self._candle = candle
         self._sitting, self._rest = self._convene(stamp, due, swapped), iter(due)
         return Effects(swapped=swapped) if self._sitting is None else self._go_on(self._sitting)
 
@@ -64,7 +70,7 @@ class Guests(OpenDesk):
     """Some of the four agents act from outside; the others by the weights that serve, or by their priors."""
 
     def __init__(self, config: EngineConfig, guests: Iterable[str], params: RewardParams, timeframe: str | None = None) -> None:
-        super().__init__(config, guests)
+        super().__init__(config, guests, timeframe)
         length = TIMEFRAMES.get(timeframe or "", 0)
         cadences = {**CADENCES_NS, MARKET_MAKING: int(config.market_making_cadence_s * NS)}
         # A bar longer than an agent's own cadence is the cadence at which it can speak at all.
@@ -109,8 +115,8 @@ class Guests(OpenDesk):
 class Portfolio(OpenDesk):
     """Weights from outside in the place of the four agents: a long-term wish for each symbol, worked in one `style`, unscaled."""
 
-    def __init__(self, config: EngineConfig, style: Style) -> None:
-        super().__init__(config, config.agents)
+    def __init__(self, config: EngineConfig, style: Style, timeframe: str | None = None) -> None:
+        super().__init__(config, config.agents, timeframe)
         self.style = style
         self.standing.post([RiskWish(0, FOREVER, (), 1.0, 1.0)])
 

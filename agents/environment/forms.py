@@ -26,7 +26,7 @@ CONFIDENT = 2.0
 
 def exposure_weights(action: Floats, cap: float) -> Floats:
     """Signed weights [..., n] in [-cap, cap] of actions [..., n] in [-1, 1]: 0 is nothing, 1 the whole position cap."""
-    return np.asarray(np.clip(action, -1.0, 1.0) * cap)
+    return np.asarray(np.minimum(np.maximum(action, -1.0), 1.0) * cap)
 
 
 def softmax_weights(action: Floats, cash_buffer: float, cap: float) -> Floats:

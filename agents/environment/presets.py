@@ -39,7 +39,7 @@ PRESETS: dict[str, Preset] = {
     EXPOSURE: Preset(FREE_HAND),
     WEIGHTS: Preset(
         replace(FREE_HAND, cash_buffer=0.02, position_cap=0.20, turnover_cost_bps=10.0),
-        Frictions(fee=MakerTakerFee(TEN_BPS, TEN_BPS), candles=CandleBook(half_spread=ONE_TICK)),
+        Frictions(fee=MakerTakerFee(TEN_BPS, TEN_BPS), latency=FixedLatency(NS // 20), candles=CandleBook(half_spread=ONE_TICK)),
     ),
     CROSS_SECTION: Preset(FREE_HAND),
     SIGNAL: Preset(replace(FREE_HAND, position_cap=1.0)),

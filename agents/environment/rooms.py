@@ -29,7 +29,7 @@ class Rooms:
     def reset(self, seed: int, row: int) -> bool:
         """Whether a first question came."""
         facts, opens_at = self.source.facts(seed, row, self.warmup)
-        self.desk = Portfolio(replace(self.config, seed=seed), self.style)
+        self.desk = Portfolio(replace(self.config, seed=seed), self.style, self.source.timeframe)
         self.stage = Stage(self.desk, self.source.instruments, self.capital, self.frictions, facts, opens_at)
         self._run: Iterator[None] = self.stage.run()
         return self._go_on()

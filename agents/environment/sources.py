@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from agents.core.errors import ConfigError, DataError
 from agents.core.events import Bar, Event, Stamp
 from agents.core.instruments import NS, TIMEFRAMES, Instrument, Symbol
+from agents.desk.rewards import SECONDS_PER_YEAR, Covariance
 from agents.market.features import HOUR
 from agents.market.history import CandleHistory, hour_features, load_history
 from agents.market.synthetic import SyntheticMarket
@@ -25,6 +26,8 @@ STEP_NS = NS // 4
 """How often the synthetic market shows its books where somebody quotes on them; elsewhere once a second will do."""
 HISTORY_DAYS = 3
 """Days of candles before it opens: the minute features' memory, and enough hours for a volatility."""
+COVARIANCE_ROWS = 24
+"""Candles between two looks at the covariance that rewards count risk with: a day of hours."""
 FLOW_DAYS = 366
 """Longest episode on the synthetic market, which has no end of its own."""
 
@@ -49,6 +52,18 @@ class Candles:
     def features(self) -> NDArray[np.float32] | None:
         """HOUR_COLUMNS after each row, float32 [T, N, columns]; None for candles shorter than an hour."""
         return hour_features(self.history) if self.history.length >= HOUR else None
+
+    @cached_property
+    def covariances(self) -> NDArray[np.float64]:
+        """Annualised covariance of the closes' returns, exponentially weighted, as of every COVARIANCE_ROWS-th row, [blocks, N, N]."""
+        returns, years = self.history.returns(), self.history.length / NS / SECONDS_PER_YEAR
+        running = Covariance(len(self.symbols))
+        result = np.empty((-(-len(returns) // COVARIANCE_ROWS), *running.matrix.shape))
+        for row, moves in enumerate(returns):
+            running.update(moves, years)
+            if row % COVARIANCE_ROWS == 0:
+                result[row // COVARIANCE_ROWS] = running.matrix
+        return result
 
     @cached_property
     def bars(self) -> list[list[Event]]:
