@@ -31,7 +31,7 @@ def test_promtool_takes_the_rules_and_their_tests_pass():
 
 
 def test_every_metric_that_an_alert_watches_is_served():
-    served = set(re.findall(r"^(quartet_\w+)", Metrics(lambda: STATUS).render().decode(), re.MULTILINE))
+    served = set(re.findall(r"^(?:# TYPE )?(quartet_\w+)", Metrics(lambda: STATUS).render().decode(), re.MULTILINE))
     watched = {name for rule in ALERTS for name in re.findall(r"quartet_\w+", rule["expr"])}
     assert watched - served == set()
 
