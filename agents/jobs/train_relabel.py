@@ -41,10 +41,12 @@ def relabelled(rollout: Rollout, lived: Mapping[str, Columns], copies: int, rng:
 
 def _interval(rollout: Rollout, agent: str, rows: Columns, at: int) -> tuple[Moment, Moment, float] | None:
     """The book at both ends of a row, and its length in years."""
-    length = round(float(rows["elapsed"][at]) * CADENCES_NS[agent])
-    begin = int(rows["time"][at])
-    before, after = rollout.engine.moments.get(begin), rollout.engine.moments.get(begin + length)
-    return None if before is None or after is None else (before, after, length / NS / SECONDS_PER_YEAR)
+    begin, moments = int(rows["time"][at]), rollout.engine.moments
+    about = begin + float(rows["elapsed"][at]) * CADENCES_NS[agent]
+    end = min(moments, key=lambda time: abs(time - about), default=begin)
+    if begin not in moments or end <= begin or abs(end - about) > 1e-5 * (end - begin):  # elapsed is a float32
+        return None
+    return moments[begin], moments[end], (end - begin) / NS / SECONDS_PER_YEAR
 
 
 def _take(rows: Columns, chosen: list[int]) -> Columns:
