@@ -48,8 +48,8 @@ class LongTermView:
         self.risk, self.risk_params = risk, risk_params or RiskParams()
         history = kernel.history
         self.features = hour_features(history) if features is None else features
-        self._blocks = _blocks()
-        self._clock = _clock(history.closings)
+        self.blocks = blocks(AGENT)
+        self._clock = clock(history.closings)
         self._hours = history.length / HOUR
         # A wish is seen by the next decision only while it stands; the risk agent's, made for a minute, never outlives an hour.
         self._stands = self.speaker.params.lifetime * self.speaker.cadence_ns > history.length
@@ -102,14 +102,13 @@ class LongTermView:
         """float32 [E, N, 100], the columns of SPECS["long_term"] at the close of each copy's bar."""
         kernel, wishes = self.kernel, self.wishes
         result = np.zeros((*kernel.weights.shape, SPECS[AGENT].size), dtype=np.float32)
-        weights, block = kernel.weights, self._blocks
+        weights, block = kernel.weights, self.blocks
         open_ = weights > 0
         result[..., block["hour"]] = self.features[kernel.row]
         result[..., block["clock"]] = self._clock[kernel.row][:, None]
         result[..., block["flow"]] = HALF_SPREAD
         fee = kernel.costs.fee_bps * 1e-4
-        gain = np.where(open_ & (self.average > 0), 1.0 / np.where(self.average > 0, self.average, 1.0) - 1.0, 0.0)
-        _fill(result, block["position"], (weights, 0.0, 0.0, gain, fee, fee))
+        _fill(result, block["position"], (weights, 0.0, 0.0, self.gains(), fee, fee))
         _fill(result, block["stop"], (np.where(open_, wishes.stop, 0.0), np.where(open_, self.age, 0.0)))
         gross = weights.sum(axis=1)
         account = (1.0 - gross, gross, kernel.drawdown, self.turnover / kernel.equity, self.fees / kernel.equity)
@@ -121,8 +120,24 @@ class LongTermView:
         _fill(result, block["own"], tuple(self.moments.T[:, :, None]))
         return np.clip(result, -LARGEST, LARGEST, out=result)
 
+    def gains(self) -> Floats:
+        """Mark over average cost, less 1, of what is held, [E, N]; 0 where flat."""
+        gain: Floats = np.where((self.kernel.weights > 0) & (self.average > 0), 1.0 / np.where(self.average > 0, self.average, 1.0) - 1.0, 0.0)
+        return gain
+
     def propose(self, seen: Singles, actions: NDArray[Any]) -> tuple[Floats, Floats]:
         """(target weights [E, N], gross multiplier [E]) of raw actions [E, N, 4]; the wishes stand from now on."""
+        self.wish(seen, actions)
+        gross = self._tightened(self.wishes.weight)
+        return self.joint(gross), gross
+
+    def joint(self, gross: Floats) -> Floats:
+        """The joint directional weight of a desk where only the long-term agent has a view, as the coordinator makes it, [E, N]."""
+        joint: Floats = np.maximum(self.wishes.weight * gross[:, None], 0.0)
+        return joint
+
+    def wish(self, seen: Singles, actions: NDArray[Any]) -> None:
+        """The wishes of raw actions [E, N, 4] stand from now on."""
         shape, p = seen.shape[:2], self.speaker.params
         a = np.clip(actions.reshape(-1, 4).astype(np.float64), -1.0, 1.0)
         flat = Observation(AGENT, (), 0, seen.reshape(-1, seen.shape[-1]))
@@ -137,9 +152,6 @@ class LongTermView:
         self.wishes = Wishes(
             exposure.reshape(shape), weight.reshape(shape), precision.reshape(shape), horizon.reshape(*shape, 3), stop.reshape(shape)
         )
-        gross = self._tightened(self.wishes.weight)
-        # The joint directional weight of a desk where only the long-term agent has a view, as the coordinator makes it.
-        return np.maximum(self.wishes.weight * gross[:, None], 0.0), gross
 
     def _tightened(self, wish: Floats) -> Floats:
         """The gross multiplier [E] after the wish: the risk agent sees it before it speaks."""
@@ -160,16 +172,16 @@ class LongTermView:
         return gross
 
 
-def _blocks() -> dict[str, slice]:
-    """Where each source's columns stand."""
+def blocks(agent: str) -> dict[str, slice]:
+    """Where each source's columns stand in an agent's row."""
     result, start = {}, 0
-    for source, names in LAYOUT[AGENT]:
+    for source, names in LAYOUT[agent]:
         result[source] = slice(start, start + len(names))
         start += len(names)
     return result
 
 
-def _clock(closings: NDArray[np.int64]) -> Singles:
+def clock(closings: NDArray[np.int64]) -> Singles:
     """CLOCK_COLUMNS [T, 4] as `observe` makes them."""
     minute = closings % DAY / DAY * 2 * np.pi
     week = (closings - 4 * DAY) % (7 * DAY) / (7 * DAY) * 2 * np.pi

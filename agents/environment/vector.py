@@ -24,14 +24,15 @@ from agents.environment.compiled import available, ready
 from agents.environment.forms import EXPOSURE, WEIGHTS, exposure_weights, softmax_weights
 from agents.environment.kernel import LIMITS, Floats, PortfolioKernel, StepResult, VectorCosts
 from agents.environment.long_term_view import LongTermView
+from agents.environment.risk_view import RiskView, tightening
 from agents.market.columns import HOUR_COLUMNS, SPECS
 from agents.market.history import CandleHistory, hour_features
 
 Singles = NDArray[np.float32]
 Info = dict[str, Any]
 
-LONG_TERM = "long_term"
-FORMS = (EXPOSURE, WEIGHTS, LONG_TERM)
+LONG_TERM, RISK = "long_term", "risk"
+FORMS = (EXPOSURE, WEIGHTS, LONG_TERM, RISK)
 SEEN = (
     "macd_z_8_24", "macd_z_16_48", "macd_z_32_96", "momentum_1d", "momentum_30d", "volatility_1h", "volatility_trend", "correlation_mean",
 )  # fmt: skip
@@ -50,7 +51,8 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
     """E copies; one step is one bar of each. Autoreset: the step after an episode's last one begins the next, its action is ignored.
 
     Forms, with N symbols: `exposure` and `weights` as in `agents.environment.forms`; `long_term`, the four actions of the long-term
-    agent for each symbol, observed and rewarded by symbol (observations [E, N, 100], actions [E, N, 4], rewards [E, N]).
+    agent for each symbol, observed and rewarded by symbol (observations [E, N, 100], actions [E, N, 4], rewards [E, N]); `risk`, the two
+    of the risk agent over the long-term agent's priors (observations [E, 60], actions [E, 2], rewards [E]).
 
     An episode is cut (truncated) after `episode_bars`, and ends (terminated) on the ladder's last rung. Infos hold `listed` [E, N],
     false where a symbol had no candle at the decision: such rows are no experience. Costs in quote (impact, participation,
@@ -88,12 +90,16 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
         self._look: Callable[..., None] | None = None
         if self.compiled:
             _, self._judge_all, self._look = ready()
+        if form == RISK and dict(self.reward.terms) != {"utility": 1.0}:
+            raise ConfigError("the risk form is rewarded by what tightening was worth: leave terms out")
         self._plain = dict(self.reward.terms) == {"utility": 1.0}  # the default needs no running numbers
         self._covariance: Floats = covariances(history)
         self._ones: Floats = np.ones(self.kernel.width, dtype=np.float32)
         self.view: LongTermView | None = None
-        if form == LONG_TERM:
-            self.view = LongTermView(self.kernel, self.features, params, risk)
+        self.risk: RiskView | None = None
+        if form in (LONG_TERM, RISK):
+            self.view = LongTermView(self.kernel, self.features, params, risk if form == LONG_TERM else None)
+            self.risk = RiskView(self.view) if form == RISK else None
         else:
             self._seen = np.ascontiguousarray(self.features[..., [_H[name] for name in columns]]).reshape(len(history.times), -1)
         self._spaces(len(columns))
@@ -107,8 +113,8 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
 
     def _spaces(self, columns: int) -> None:
         width = self.kernel.width
-        shapes = {EXPOSURE: (width,), WEIGHTS: (width + 1,), LONG_TERM: (width, 4)}
-        seen = (width, SPECS[LONG_TERM].size) if self.form == LONG_TERM else (width * (columns + 1) + 2,)
+        shapes = {EXPOSURE: (width,), WEIGHTS: (width + 1,), LONG_TERM: (width, 4), RISK: (2,)}
+        seen = {LONG_TERM: (width, SPECS[LONG_TERM].size), RISK: (SPECS[RISK].size,)}.get(self.form, (width * (columns + 1) + 2,))
         self.single_action_space = Box(-1.0, 1.0, shapes[self.form], np.float32)
         self.single_observation_space = Box(-np.inf, np.inf, seen, np.float32)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
@@ -133,7 +139,10 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
         before, equity, drawdown, listed = kernel.weights, kernel.equity, kernel.drawdown, self._listed()
         wished, target, multiplier = self._wish(actions)
         result = kernel.step(target, multiplier)
-        rewards: Floats = self._judge(before, drawdown, wished if self._complete else np.where(listed, wished, 0.0), result)
+        if self.risk is not None:
+            rewards: Floats = self._judge_tightening(before, multiplier, result)
+        else:
+            rewards = self._judge(before, drawdown, wished if self._complete else np.where(listed, wished, 0.0), result)
         if self.view is not None:
             self.view.follow(before, equity, result)
             self.view.moments = np.stack(self.reward.moments(), axis=1)
@@ -161,6 +170,9 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
     def _wish(self, actions: NDArray[Any]) -> tuple[Floats, Floats, Floats | float]:
         """(what is wished for, the target handed to the projection, the gross multiplier)."""
         if self.view is not None:
+            if self.risk is not None:
+                gross = self.risk.propose(self._observed, actions)[0]
+                return self.view.wishes.weight, self.view.joint(gross), gross
             target, gross = self.view.propose(self._observed, actions)
             return self.view.wishes.weight, target, gross
         if self.form == EXPOSURE:
@@ -195,9 +207,21 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
         rewards = self.reward.judge(outcome) - self.reward.functions.alias(executed, wished)
         return rewards if self.form == LONG_TERM else rewards @ self._ones
 
+    def _judge_tightening(self, before: Floats, multiplier: Floats | float, result: StepResult) -> Floats:
+        """Rewards [E] of the risk form: utility under the multiplier less utility without, at the drawdown where the bar ended."""
+        kernel = self.kernel
+        book = (0.5 * (before + (before + result.traded) * kernel.moved)).astype(np.float64)
+        return tightening(
+            self.reward.functions, np.asarray(multiplier), book, kernel.moved - 1.0, self._covariance[kernel.row], kernel.drawdown, self.years
+        )
+
     def _observe(self) -> Singles:
         if self.view is not None:
-            return self.view.observe()
+            seen = self.view.observe()
+            if self.risk is None:
+                return seen
+            self.view.wish(seen, np.zeros((*seen.shape[:2], 4)))
+            return self.risk.observe()
         kernel = self.kernel
         size = self._seen.shape[1]
         result = np.empty((self.num_envs, size + kernel.width + 2), dtype=np.float32)

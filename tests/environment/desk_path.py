@@ -51,7 +51,7 @@ class DeskPath:
         self.market, self.ledger = MarketState(history.symbols), Ledger(USDT)
         self.standing, self.stops, self.state = StandingWishes(), Stops(), RiskState()
         self.long_term, self.risk = LongTerm(), Risk()
-        self.day, self.sums, self.number = -1, (0.0, 0.0, 0.0), 0
+        self.day, self.sums, self.number, self.watched = -1, (0.0, 0.0, 0.0), 0, None
         for symbol in history.symbols:
             self.apply(Listing(Stamp(0), instrument(symbol, str(Decimal(str(costs.fee_bps)) / 10_000))))
         for kind in (AdjustmentKind.OPENING, AdjustmentKind.CAPITAL):
@@ -96,14 +96,14 @@ class DeskPath:
         context.stops = self.stops.levels(self.market.now)
         return observe("long_term", self.market, self.ledger, self.history.symbols, context)
 
-    def decide(self, seen, actions):
-        """(wishes, gross multiplier, safe weights) of raw actions [N, 4]."""
+    def decide(self, seen, actions, tighter=(0.0, 0.0)):
+        """(wishes, gross multiplier, safe weights) of raw actions [N, 4] of the long-term and [2] of the risk agent."""
         wishes = self.long_term.propose(seen, actions.astype(np.float32))
         self.standing.post(wishes)
         for wish in wishes:
             self.stops.wish(wish)
-        watched = observe("risk", self.market, self.ledger, self.history.symbols, self.context())
-        (risk,) = self.risk.propose(watched, np.zeros((1, 2), np.float32))
+        self.watched = observe("risk", self.market, self.ledger, self.history.symbols, self.context())
+        (risk,) = self.risk.propose(self.watched, np.array([tighter], np.float32))
         self.standing.post([risk])
         target = coordinate(self.standing, self.history.symbols, self.market.now)
         safe = project(target, self.market, self.ledger, self.limits, self.state)

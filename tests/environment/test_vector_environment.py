@@ -120,7 +120,7 @@ def test_other_terms_remember_and_forget_with_their_episode():
     terms = {"differential_sharpe": 1.0}
     environment = make(form=LONG_TERM, terms=terms, rewards=RewardParams(terms=RewardTerms(long_term=terms)), episode_bars=4)
     seen, _ = environment.reset()
-    column = environment.view._blocks["own"].start
+    column = environment.view.blocks["own"].start
     assert (seen[..., column : column + 2] == [0.0, 1.0]).all()
     for _ in range(4):
         seen, *_ = environment.step(np.zeros((6, 3, 4)))

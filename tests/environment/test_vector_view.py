@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from agents.desk.limits import Limits
+from agents.desk.rewards.functions import RewardFunctions
 from agents.desk.rewards.scale import Covariance
 from agents.environment.comovement import correlations, covariances
 from agents.environment.kernel import PortfolioKernel, VectorCosts
 from agents.environment.long_term_view import LongTermView
+from agents.environment.risk_view import RiskView, tightening
 from agents.market.columns import SPECS
 from agents.market.history import load_history
 from agents.market.state import MarketState
@@ -28,6 +30,7 @@ def both_live(history, limits, start, steps, seed, before=None):
         desk.live(row)
     kernel = PortfolioKernel(history, COSTS, limits)
     view = LongTermView(kernel)
+    watch = RiskView(view)
     kernel.reset(start, equity=10_000.0)
     view.restart(np.array([0]))
     traded = 0.0
@@ -37,13 +40,21 @@ def both_live(history, limits, start, steps, seed, before=None):
             np.testing.assert_allclose(ours[:, number], theirs.matrix[:, number], rtol=2e-5, atol=2e-6, err_msg=f"{name} after bar {row}")
         actions = rng.uniform(-1, 1, (width, 4)).astype(np.float32)
         actions[:, 0] = np.where(rng.random(width) < 0.5, 1.0, actions[:, 0])
-        target, gross = view.propose(ours[None], actions[None])
-        wishes, multiplier, safe = desk.decide(theirs, actions)
+        _, gross = view.propose(ours[None], actions[None])
+        wishes, multiplier, _ = desk.decide(theirs, actions)
+        np.testing.assert_allclose(gross, multiplier, rtol=1e-4)
+        ours = watch.observe()[0]
+        for number, name in enumerate(SPECS["risk"].columns):
+            np.testing.assert_allclose(ours[number], desk.watched.matrix[0, number], rtol=5e-5, atol=5e-6, err_msg=f"risk: {name} after bar {row}")
+        tighter = rng.uniform(-1, 1, 2).astype(np.float32)
+        gross, budget = watch.propose(ours[None], tighter[None])
+        _, multiplier, safe = desk.decide(theirs, actions, tighter)
+        np.testing.assert_allclose(budget[0], desk.standing.risk.budget_multiplier, rtol=1e-4)
         np.testing.assert_allclose(view.wishes.weight[0], [wish.weight for wish in wishes], rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(view.wishes.stop[0], [wish.stop_distance for wish in wishes], rtol=1e-4)
         np.testing.assert_allclose(gross, multiplier, rtol=1e-4)
         held, equity = kernel.weights, kernel.equity
-        result = kernel.step(target, gross)
+        result = kernel.step(view.joint(gross), gross)
         np.testing.assert_allclose(result.safe[0], safe, rtol=1e-3, atol=2e-5)
         desk.trade(row + 1, result.safe[0])
         desk.live(row + 1)
@@ -56,7 +67,7 @@ def both_live(history, limits, start, steps, seed, before=None):
 
 def test_the_view_is_the_desks():
     history = candles(rows=130, width=3, seed=4, deviation=0.012, drift=0.001)
-    desk, _, traded = both_live(history, Limits(position_cap=0.4), 50, 75, seed=1)
+    desk, _, traded = both_live(history, Limits(position_cap=0.4), 50, 50, seed=1)
     assert traded > 0.5 and desk.ledger.turnover > 0
 
 
@@ -71,6 +82,19 @@ def test_the_view_is_the_desks_down_the_ladder():
         history, Limits(position_cap=0.5, drawdown_warn=0.002, drawdown_stop=0.004, drawdown_reduce=0.006, drawdown_flatten=0.3), 40, 115, seed=2
     )
     assert desk.state.rung == "reduce" and kernel.rung[0] == 3
+
+
+def test_the_risk_reward_is_the_desks():
+    rng, functions = np.random.default_rng(0), RewardFunctions()
+    book = rng.dirichlet(np.ones(4), 50) * rng.uniform(0, 1, (50, 1))
+    book[7] = 0.0
+    returns, multiplier, drawdown = rng.normal(0, 0.01, (50, 4)), rng.uniform(0.05, 0.95, 50), rng.uniform(0, 0.3, 50)
+    factors = rng.normal(0, 0.5, (50, 4, 4))
+    covariance = factors @ factors.transpose(0, 2, 1)
+    ours = tightening(functions, multiplier, book, returns, covariance, drawdown, 1 / 8760)
+    theirs = [functions.tightening(*each, 1 / 8760) for each in zip(multiplier, book, returns, covariance, drawdown, strict=True)]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+    assert ours[7] == 0.0
 
 
 def test_correlations_are_the_markets():
@@ -100,4 +124,4 @@ def test_covariances_are_the_reward_books_and_look_at_nothing_that_comes_later()
 def test_the_view_is_the_desks_on_recorded_candles():
     folder = Path(os.environ["QUARTET_DATA"]) / "ohlcv" / "binance"
     history = load_history(folder, ["BTC/USDT", "ETH/USDT", "LTC/USDT"], timeframe="1h", start=1_672_531_200 * 10**9, end=1_676_000_000 * 10**9)
-    both_live(history, Limits(position_cap=0.4), 700, 150, seed=3)
+    both_live(history, Limits(position_cap=0.4), 700, 60, seed=3)
