@@ -229,6 +229,15 @@ def test_moments_follow_the_returns_and_count_losses_only_where_asked() -> None:
     assert functions.moments(np.array([-2.0]), 0.0, 0.0, downside=True) == (-0.5, 1.0)
 
 
+def test_a_judge_keeps_the_moments_of_its_own_ratio_and_a_symbol_without_a_mark_spoils_none() -> None:
+    for name, square in (("differential_sharpe", 1.75), ("sortino", 0.75)):
+        judge = WeightedReward(RewardParams(moment_memory=4.0), {name: 1.0})
+        ahead = judge.ahead(outcome(np.array([2.0, np.nan]), 0).profit, HOUR)
+        judge.judge(outcome(np.array([2.0]), 0))
+        assert [float(moment) for moment in judge.moments()] == pytest.approx([0.5, square])
+        assert ahead == judge.moments()
+
+
 def test_copies_are_restarted_one_by_one() -> None:
     judge = WeightedReward(RewardParams(), {"sortino": 1.0, "cvar": 1.0}, (2,))
     fresh, start = judge.moments(), judge.value_at_risk
@@ -284,6 +293,14 @@ def test_tightening_is_judged_by_what_the_loss_would_have_been(multiplier: float
     value = judge.judge(multiplier, held, rho, np.eye(1), drawdown, HOUR)
     assert (value >= 0.0 and (value > 0.0) == (z < 0 and (name == "drawdown" or -z * 0.3 * 20 > 1.645))) or abs(z) < 1e-6
     assert TighteningReward(RewardParams(), {name: 1.0}).judge(1.0, held, rho, np.eye(1), drawdown, HOUR) == 0.0
+
+
+def test_the_threshold_of_the_risk_agent_follows_its_losses() -> None:
+    judge = TighteningReward(RewardParams(moment_memory=10.0), {"cvar": 1.0})
+    start = judge.value_at_risk
+    values = [judge.judge(0.5, np.array([0.2]), np.array([-0.1]), np.eye(1), 0.0, HOUR) for _ in range(20)]
+    assert judge.value_at_risk > start and values[-1] < values[0]  # what was held now falls short of the threshold as well
+    assert all(value > 0.0 for value in values)
 
 
 # -- what is no number -------------------------------------------------------------------------------------------------

@@ -266,6 +266,18 @@ def test_a_fee_in_a_third_currency_is_no_gift() -> None:
     assert reward("0.001") < reward("0")
 
 
+@pytest.mark.parametrize("agent", ["long_term", "short_term"])
+def test_the_hybrid_reward_takes_the_exposure_wished_for_as_the_forecast(agent: str) -> None:
+    def reward(after: str, bonus: float) -> float:
+        terms = RewardTerms({"hybrid": 1.0}, {"hybrid": 1.0})
+        desk = Desk(agent, terms=terms, alias=0.0, prediction_bonus=bonus)
+        desk.decide(0, "100")  # both priors wish to be long
+        return desk.reward(1, after)
+
+    assert reward("101", 0.1) > 0.0 == reward("101", 0.0) > reward("99", 0.1)
+    assert reward("100", 0.1) == 0.0
+
+
 def test_inventory_is_judged_against_the_wished_one() -> None:
     def reward(action: float) -> float:
         desk = Desk("market_making", inventory_aversion=0.0)
