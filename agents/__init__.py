@@ -14,6 +14,7 @@ _WINDOW = {
     "GaussianActor": "agents.models.actors",
     "Learner": "agents.learning.learner",
     "MultiAgentTradingSystem": "agents.system",
+    "QuartetParallelEnv": "agents.environment.parallel",
     "ReplayBuffer": "agents.learning.replay",
     "SACAgent": "agents.learning.agent",
     "SACConfig": "agents.learning.sac",
