@@ -127,7 +127,7 @@ class Lane:
 
     def marks(self) -> Floats:
         """Mark prices, [n]."""
-        marks: Floats = self.grid.marks[self._row]
+        marks: Floats = self.grid.marks[self._row].copy()
         return marks
 
     def weights(self) -> Floats:
