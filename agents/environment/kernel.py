@@ -185,7 +185,7 @@ class PortfolioKernel:
     ) -> None:  # fmt: skip
         """Put copies (all, or those `where`) at the close of `rows` with an equity in quote, a drawdown and weights held.
 
-        Raises DataError for a row from which no step can be taken, ConfigError for weights that the account could not hold.
+        Raises DataError for a row from which no step can be taken, ConfigError for an account that could not be.
         """
         chosen = np.flatnonzero(np.ones(self.copies, bool) if where is None else where)
         rows = np.broadcast_to(np.asarray(rows, np.int64), chosen.shape)
@@ -194,8 +194,13 @@ class PortfolioKernel:
         held: Floats = np.broadcast_to(np.asarray(weights, self.dtype), (len(chosen), self.width))
         if len(held) and not (np.isfinite(held).all() and held.min() >= 0 and held.sum(axis=1).max() <= 1 + 1e-6):
             raise ConfigError("weights held at a reset must be finite, not negative, and at most 1 together: spot has no leverage")
-        self.row[chosen], self.weights[chosen], self.equity[chosen] = rows, held, equity
-        self.peak[chosen] = self.equity[chosen] / (1.0 - np.asarray(drawdown, self.dtype))
+        money, fallen = np.asarray(equity, np.float64), np.asarray(drawdown, np.float64)
+        if not (np.isfinite(money).all() and (money > 0).all()):
+            raise ConfigError(f"equity at a reset is {money.min():g}: an account begins with money; give a finite amount above 0")
+        if not ((fallen >= 0) & (fallen < 1)).all():
+            raise ConfigError(f"drawdown at a reset is {fallen.max():g}: give a fraction from 0 to below 1")
+        self.row[chosen], self.weights[chosen], self.equity[chosen] = rows, held, money
+        self.peak[chosen] = self.equity[chosen] / (1.0 - fallen.astype(self.dtype))
         self.bought[chosen], self.rung[chosen] = 0.0, 0
         self._climb(chosen)
         for target in self._waiting:
@@ -206,7 +211,8 @@ class PortfolioKernel:
     def step(self, target: Floats, gross_multiplier: Floats | float = 1.0) -> StepResult:
         """Every copy wishes for `target` [E, N] weights at its close, and lives through its next bar.
 
-        Raises ConfigError for a wish that is not finite or asks for a short or leveraged book of more than rounding.
+        A negative wish is a wish for nothing, and what is more than the limits bear is cut, as on the desk: spot has no short and no
+        leverage. Raises ConfigError for a wish that is not finite or of another shape.
         """
         target = self._checked(target)
         if self.delay_bars > 1:

@@ -166,7 +166,7 @@ def hour_features(history: CandleHistory) -> npt.NDArray[np.float32]:
     Row t uses candles up to and including t. Raises DataError for candles shorter than an hour.
     """
     if history.length < HOUR:
-        raise DataError(f"hourly features need candles of an hour or longer, these are {history.timeframe}; resample them first")
+        raise DataError(f"hourly features need candles of an hour or longer, these are {history.timeframe}; load the 1h candles")
     arrays = (history.close, history.high, history.low, history.volume)
     if history.length == HOUR and history.listed.all():
         return hour_history(history.closings, *arrays).astype(np.float32)

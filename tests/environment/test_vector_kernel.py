@@ -209,6 +209,13 @@ def test_funding_is_paid_where_it_is_asked_for():
     assert curves[1].equity[-1] / curves[0].equity[-1] == pytest.approx((1 - 0.6e-3) ** 50, rel=2e-3)
 
 
+def test_shorts_and_leverage_are_wishes_for_less():
+    kernel = PortfolioKernel(candles(), FREE, Limits(position_cap=0.6))
+    kernel.reset(0)
+    safe = kernel.step(np.array([[5.0, 5.0, -3.0]])).safe[0]
+    assert safe[2] == 0 and safe.sum() <= 0.98 + 1e-9 and safe.max() <= 0.6
+
+
 def test_single_precision_follows_double():
     history, path = candles(rows=300), np.random.default_rng(0).uniform(-0.1, 0.4, (299, 3))
     double, single = (simulate(PortfolioKernel(history, dtype=dtype), path) for dtype in (np.float64, np.float32))
@@ -225,6 +232,12 @@ def test_bad_questions_are_answered_by_name():
         kernel.step(np.zeros(3))
     with pytest.raises(ConfigError, match="spot has no leverage"):
         kernel.reset(0, weights=[0.9, 0.9, 0.0])
+    with pytest.raises(ConfigError, match="equity at a reset is 0"):
+        kernel.reset(0, equity=0.0)
+    with pytest.raises(ConfigError, match="equity at a reset is nan"):
+        kernel.reset(0, equity=np.array([1.0, np.nan]))
+    with pytest.raises(ConfigError, match="drawdown at a reset is 1"):
+        kernel.reset(0, drawdown=1.0)
     with pytest.raises(DataError, match="cannot start at bar"):
         kernel.reset(119)
     with pytest.raises(ConfigError, match="fee_bps"):

@@ -130,6 +130,14 @@ def test_a_history_refuses_what_is_none():
         history(100, first=(0, 0, 90)).require(50)
 
 
+def test_minutes_have_no_hourly_features():
+    good = history(10)
+    minutes = good.times[0] + 60 * 10**9 * np.arange(10)
+    short = CandleHistory(good.symbols, "1m", minutes, good.open, good.high, good.low, good.close, good.volume)
+    with pytest.raises(DataError, match="load the 1h candles"):
+        hour_features(short)
+
+
 def test_features_of_a_ragged_history_equal_the_complete_ones():
     full = history(400, 3)
     arrays = (full.closings, full.close, full.high, full.low, full.volume)
