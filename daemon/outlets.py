@@ -8,7 +8,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from agents.core.errors import ConfigError
 from daemon.mirror import Mirror
+from daemon.notify import Manners, Notifier, by_apprise
 from daemon.operating import Operator
 from daemon.publish.mqtt import MqttMirror, MqttOptions, Words
 from daemon.publish.outbox import Outbox
@@ -62,6 +64,27 @@ def outlets_of(settings: Settings, session: str, operator: Operator, snapshot: C
     outboxes = [Outbox() for _ in services]
     outlets = {service.name: Outlet(service, outbox) for service, outbox in zip(services, outboxes, strict=True)}
     return Outlets(outlets, Mirror(outboxes))
+
+
+def notifier_of(settings: Settings, snapshot: Callable[[], Mapping[str, Any]], now: Callable[[], int]) -> Notifier | None:
+    """Who tells people, or None where nobody is told. Raises ConfigError for a service that apprise does not know."""
+    notify = settings.notify
+    if (urls := _plain(notify.urls)) is None:
+        return None
+    try:
+        send = by_apprise(urls.split())
+    except ValueError as error:
+        raise ConfigError(f"notify.urls: {error}; see apprise's list of services") from None
+    manners = Manners(notify.level, _minutes(notify.quiet_hours), notify.again_min * 60, notify.most_an_hour)
+    return Notifier(f"Quartet {settings.instance}", manners, send, snapshot, now)
+
+
+def _minutes(hours: str | None) -> tuple[int, int] | None:
+    """Minutes of the day of `22:00-07:00`."""
+    if hours is None:
+        return None
+    begin, end = (int(clock[:2]) * 60 + int(clock[3:]) for clock in hours.split("-"))
+    return begin, end
 
 
 def _plain(secret: SecretStr | None) -> str | None:

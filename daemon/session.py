@@ -39,7 +39,7 @@ from daemon.learner import LearnerClient, NoLearner
 from daemon.marketplace import account_of, feed_of, options_of, origin_of, rehearsing, simulated_fees, symbols_of
 from daemon.measures import Measures
 from daemon.operating import Operator
-from daemon.outlets import outlets_of
+from daemon.outlets import notifier_of, outlets_of
 from daemon.pretrained import pretrained, refuse_unpromoted
 from daemon.reconciling import Reconciler
 from daemon.recording import tape_feed
@@ -212,6 +212,9 @@ async def _compose(
     outlets = outlets_of(settings, journal.name, operator, status.snapshot)
     status.details["outlets"] = outlets.status
     watchers += [outlet.run for outlet in outlets.by_name.values()]
+    if (notifier := notifier_of(settings, status.snapshot, door.now)) is not None:
+        status.details["notify"] = lambda: notifier.status
+        watchers.append(notifier.run)
     measures = Measures(engine, door.now)
     status.details["measures"] = measures.describe
     watchers.append(measures.watch_loop)

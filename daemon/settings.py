@@ -24,7 +24,7 @@ Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False, max_digits=30)]
 
 KEYS = ("api_key", "secret", "password")
 """What opens an account; read only in a mode that may hold it."""
-SECRETS = {"exchange": KEYS, "http": ("token",), "redis": ("password",), "mqtt": ("password", "token")}
+SECRETS = {"exchange": KEYS, "http": ("token",), "redis": ("password",), "mqtt": ("password", "token"), "notify": ("urls",)}
 """By section the fields that never come from a configuration file."""
 SPOT_SYMBOL = re.compile(r"[A-Z0-9]{1,20}/[A-Z0-9]{1,20}")
 
@@ -509,6 +509,21 @@ class Mqtt(Section):
         return self
 
 
+class Notify(Section):
+    """Messages to people, through apprise: Telegram, Discord, e-mail and the rest."""
+
+    urls: SecretStr | None = Field(
+        None, description="Services in apprise's form (tgram://..., discord://..., mailto://...), with spaces between; off where not set."
+    )
+    level: Literal["info", "warning", "critical"] = Field("warning", description="The least important level that is told.")
+    quiet_hours: str | None = Field(
+        None, pattern="^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]$",
+        description="UTC, such as 22:00-07:00: then only what is critical is told, and the rest at their end.",
+    )
+    again_min: Positive = Field(15.0, description="Minutes before a condition that comes and goes is told again.")
+    most_an_hour: int = Field(12, ge=1, le=1000, description="Messages an hour at most, over all conditions.")
+
+
 class Log(Section):
     """What is said on standard error."""
 
@@ -541,6 +556,7 @@ class Settings(BaseSettings):
     http: Http = Field(Http(), description="Health and metrics.")
     redis: Redis = Field(Redis(), description="Mirror into Redis.")
     mqtt: Mqtt = Field(Mqtt(), description="Mirror to an MQTT broker, and words from there.")
+    notify: Notify = Field(Notify(), description="Messages to people.")
     log: Log = Field(Log(), description="What is said on standard error.")
 
     @model_validator(mode="after")
