@@ -85,6 +85,8 @@ def _work(sheet: Sheet, instrument: Instrument, need: Decimal) -> None:
     """One symbol's directional order: keep it, cancel it or place the next slice."""
     symbol, memory, at = instrument.symbol, sheet.context.memory, sheet.context.at
     side = Side.BUY if need > 0 else Side.SELL
+    if symbol not in sheet.orders and (abs(need) < instrument.lot or (side is Side.BUY and symbol in sheet.safe.reasons)):
+        return  # nothing to take away and nothing to ask for: most symbols, most of the time
     style = sheet.safe.styles.get(symbol, Style())
     if (symbol, side) in memory.hurried:
         style = replace(style, urgency=1.0)

@@ -75,9 +75,11 @@ class Holdings:
 
     def _position(self, number: int, symbol: Symbol, mark: float) -> tuple[float, ...]:
         ledger = self.ledger
-        buy, sell = ledger.working(symbol)
-        # A stop that sleeps on the exchange is insurance, not a sale on its way: nobody shall learn to count with it.
-        sell -= sum((o.remaining for o in ledger.live_orders(symbol) if o.live and o.place.trigger_price is not None), ZERO)
+        buy = sell = ZERO
+        if orders := ledger.live_orders(symbol):
+            buy, sell = ledger.working(symbol)
+            # A stop that sleeps on the exchange is insurance, not a sale on its way: nobody shall learn to count with it.
+            sell -= sum((o.remaining for o in orders if o.live and o.place.trigger_price is not None), ZERO)
         average = float(ledger.average_price(symbol))
         instrument = ledger.instruments.get(symbol)
         maker, taker = (float(instrument.maker_fee), float(instrument.taker_fee)) if instrument is not None else (FEE, FEE)

@@ -314,6 +314,11 @@ class MarketState:
     def flow_columns(self, rows: Sequence[int]) -> Floats:
         """float64 [n, FLOW_COLUMNS] of the symbols at `rows`."""
         fallback = self._volatility_1s()
+        if not self._live and len(rows):  # bars alone: every flow is as it was made, but for the volatility it falls back on
+            first, silent = rows[0], np.empty((len(rows), len(FLOW_COLUMNS)))
+            silent[:] = self._flows[first].columns(self._books[first], self.now, self.at, fallback[first])
+            silent[:, FLOW_COLUMNS.index("volatility_1s")] = [self._flows[i].volatility_1s(fallback[i]) for i in rows]
+            return silent
         return np.array([self._flows[i].columns(self._books[i], self.now, self.at, fallback[i]) for i in rows]).reshape(-1, len(FLOW_COLUMNS))
 
     def depth_columns(self, rows: Sequence[int]) -> Floats:

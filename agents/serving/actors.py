@@ -58,6 +58,8 @@ class Actors:
     def __init__(self, actors: Mapping[str, _Actor], version: int, digest: str, spec: str) -> None:
         self._actors = dict(actors)
         self.version, self.digest, self.spec = version, digest, spec
+        self._silent = frozenset(agent for agent, actor in self._actors.items() if not (actor.mean[0].any() or actor.mean[1].any()))
+        """Agents whose mean is 0 whatever they see: the priors."""
         self._stack = _Stack(self._actors)
 
     @classmethod
@@ -91,6 +93,8 @@ class Actors:
         """tanh of the mean, (rows, actions), for states (rows, columns). Raises SpecMismatch (shape), NotFinite."""
         actor = self._of(agent, matrix)
         weight, bias = actor.mean
+        if agent in self._silent:
+            return np.zeros((len(matrix), weight.shape[1]), np.float32)
         with _quiet():
             return _finite(np.tanh(actor.trunk(matrix) @ weight + bias), agent)
 
