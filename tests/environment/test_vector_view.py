@@ -84,6 +84,18 @@ def test_the_view_is_the_desks_down_the_ladder():
     assert desk.state.rung == "reduce" and kernel.rung[0] == 3
 
 
+def test_a_wish_for_more_than_everything_is_weighed_at_everything():
+    """The multiplier beside the long-term form is the risk agent's own at action 0, for books that the limits would cut first too."""
+    kernel = PortfolioKernel(candles(rows=130, deviation=0.01), COSTS, copies=40)
+    view = LongTermView(kernel)
+    kernel.reset(100, drawdown=np.linspace(0.0, 0.15, 40))
+    view.wishes.weight = np.random.default_rng(0).uniform(0.0, 1.5, (40, 3))
+    watch = RiskView(view)
+    ours, theirs = view._tightened(view.wishes.weight), watch.propose(watch.observe(), np.zeros((40, 2)))[0]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    assert len(np.unique(ours.round(6))) > 20 and ours.min() < 0.5
+
+
 def test_the_risk_reward_is_the_desks():
     rng, functions = np.random.default_rng(0), RewardFunctions()
     book = rng.dirichlet(np.ones(4), 50) * rng.uniform(0, 1, (50, 1))
