@@ -76,6 +76,13 @@ def test_the_section_says_what_the_rooms_know():
     assert (params.volatility_target, params.clip, params.reward_scale) == (0.5, 3.0, 5.0)
 
 
+def test_every_number_of_the_section_reaches_the_rewards():
+    names = [name for name in Rewards.model_fields if name not in REWARD_TERMS]
+    changed = {name: 1.5 * getattr(Rewards(), name) if name != "cvar_level" else 0.9 for name in names}
+    params = reward_params(Settings(rewards=Rewards(**changed)))
+    assert {name: getattr(params, name) for name in names} == changed and len(names) >= 9
+
+
 @pytest.mark.parametrize(
     ("terms", "words"),
     [

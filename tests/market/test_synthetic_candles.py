@@ -14,8 +14,8 @@ def test_a_random_walk_is_a_martingale_with_the_volatility_and_correlation_asked
     returns = history.returns()[1:]
     assert returns.std() * np.sqrt(YEAR) == pytest.approx(0.8, rel=0.05)
     assert np.corrcoef(returns.T)[np.triu_indices(4, 1)].mean() == pytest.approx(0.3, abs=0.05)
-    standard_error = 0.8 / np.sqrt(3 * 4)
-    assert abs(returns.mean() * YEAR) < 3 * standard_error  # a drift of -sigma^2 / 2 in simple returns would be -0.32
+    wild = random_walk_history(8, 12 * 365, seed=1, timeframe="1d", volatility=3.0, correlation=0.0).returns()[1:]
+    assert abs(wild.mean() * 365) < 3 * 3.0 / np.sqrt(12 * 8)  # log returns of mean 0 would drift by sigma^2 / 2 = 4.5
     squares = returns**2 - (returns**2).mean()
     assert (squares[1:] * squares[:-1]).mean() / (squares**2).mean() > 0.05  # volatility clusters
     moved = returns[1:] * np.sign(returns[:-1])
