@@ -9,9 +9,9 @@ from agents.core.errors import TradingError
 from daemon.cli.app import app
 from daemon.errors import Exit, exit_code
 
-from daemon.cli import trading, backtesting, looking, steering, care, lookahead, evaluation, training  # isort: skip  # the help's panels stand in this order
+from daemon.cli import trading, backtesting, looking, steering, care, lookahead, evaluation, training, ablation  # isort: skip  # the help's panels stand in this order
 
-__all__ = ["app", "backtesting", "care", "evaluation", "lookahead", "looking", "main", "steering", "trading", "training"]
+__all__ = ["ablation", "app", "backtesting", "care", "evaluation", "lookahead", "looking", "main", "steering", "trading", "training"]
 
 
 def _ours(error: BaseException) -> TradingError | None:
