@@ -58,8 +58,8 @@ class Runner(Protocol):
 
     def live(self, config: EngineConfig, weights: Sequence[bytes | None], told: Callable[[float], None]) -> Life: ...
 
-    def lacks(self, config: EngineConfig) -> str:
-        """What of the configuration this runner does not know, or an empty text."""
+    def passes_over(self, config: EngineConfig) -> tuple[str, ...]:
+        """Names of parts that are switched on in the configuration and that this runner does not know."""
 
 
 Trainer = Callable[[EngineConfig, Callable[[float], None]], list[bytes]]
@@ -107,13 +107,15 @@ class Table:
     periods: int
     bucket: str
     weights: str
+    unknown: tuple[str, ...] = ()
+    """Parts that are switched on and that the runner passed over, in every row."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         tested = sum(row.p is not None for row in self.rows)
         return {
             "whole": dict(self.whole), "weights": self.weights, "periods": self.periods, "bucket": self.bucket, "tested": tested,
-            "rows": [row.to_dict() for row in self.rows], "cautions": list(CAUTIONS),
+            "rows": [row.to_dict() for row in self.rows], "cautions": list(CAUTIONS), "unknown": list(self.unknown),
         }  # fmt: skip
 
 
@@ -125,24 +127,23 @@ def ablate(
 
     Without `train` the given weights serve everywhere, or the priors, and rewards cannot be judged. With it the long-term agent is
     learned anew by seeds for the whole desk, and once more for each part that changes what it learns (its prior, a term of its
-    reward); all other rows serve the whole desk's weights. Raises ConfigError for a part that is not switched on or a configuration
-    that the runner does not know, DataError for too short a window.
+    reward); all other rows serve the whole desk's weights. Raises ConfigError for a part that is not switched
+    on, DataError for too short a window.
     """
     if weights is not None and train is not None:
         raise ConfigError("--weights and --retrain exclude each other: weights are either given or learned here")
     if train is not None and LONG_TERM not in config.agents:
         raise ConfigError("--retrain trains the long-term agent, which agents.enabled leaves out; add it or leave --retrain out")
-    if why := runner.lacks(config):
-        raise ConfigError(why)
     parts = chosen(config, only)
     served: list[bytes | None] = [weights] if train is None else [*train(config, lambda done: told("training", done))]
     whole = runner.live(config, served, lambda done: told("everything", done))
     if len(whole.ends) < LEAST_PERIODS:
         raise DataError(f"the window holds {len(whole.ends)} returns of {bucket}, and an interval needs {LEAST_PERIODS}: widen --from and --to")
     origin = RETRAINED if train is not None else GIVEN if weights is not None else PRIORS
-    bench = _Bench(config, runner, whole, served, origin, train, bucket, resamples, seed, told)
+    unknown = runner.passes_over(config)
+    bench = _Bench(config, runner, unknown, whole, served, origin, train, bucket, resamples, seed, told)
     rows = _adjusted([bench.judge(part) for part in parts])
-    return Table(_figures(whole, bucket), tuple(rows), len(whole.ends), bucket, origin)
+    return Table(_figures(whole, bucket), tuple(rows), len(whole.ends), bucket, origin, unknown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,7 @@ class _Bench:
 
     config: EngineConfig
     runner: Runner
+    unknown: tuple[str, ...]
     whole: Life
     served: list[bytes | None]
     origin: str
@@ -166,14 +168,14 @@ class _Bench:
         row = Row(part.name, part.kind, part.meaning, RAN, weights=self.origin, bound=counted if part.kind == CONSTRAINT else None)
         if part.agent is not None and self.whole.spoke and not self.whole.spoke.get(part.agent):
             return _told(row, SILENT, f"{part.agent} never spoke on this data")
+        if part.name in self.unknown:
+            return _told(row, IMPOSSIBLE, "the vector kernel does not know it: give --engine event")
         if part.learned and self.train is None:
             return _told(row, UNTRAINED, "met while learning only: give --retrain")
         try:
             config = part.off(self.config)
         except ConfigError as error:
             return _told(row, IMPOSSIBLE, str(error))
-        if why := self.runner.lacks(config):
-            return _told(row, IMPOSSIBLE, why)
         served, origin = self.served, self.origin
         if self.train is not None and (part.learned or part.name == f"prior.{LONG_TERM}"):
             served, origin = [*self.train(config, lambda done: self.told(f"training without {part.name}", done))], f"{RETRAINED} for this row"

@@ -1,7 +1,7 @@
 """How a configuration is lived for an ablation: through the whole engine, or the long-term agent alone through the vector kernel."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -10,13 +10,12 @@ import numpy as np
 
 from agents.core.errors import ConfigError, DataError
 from agents.core.instruments import TIMEFRAMES
-from agents.desk.coordination.params import GATING
 from agents.desk.decision import EngineConfig
-from agents.desk.limits import Limits
 from agents.desk.long_term import LongTermParams
 from agents.desk.wishes import LONG_TERM, RISK
 from agents.environment.kernel import VectorCosts
 from agents.jobs.ablate import Life, Trainer
+from agents.jobs.ablations import WITHOUT, ablations
 from agents.jobs.backtest import Source, run_backtest
 from agents.jobs.contenders import Desk, Window, live
 from agents.jobs.result import RunResult
@@ -46,9 +45,9 @@ class EventRunner:
     warm_up_ns: int = 0
     allow_gaps: bool = False
 
-    def lacks(self, config: EngineConfig) -> str:
-        """The engine knows everything."""
-        return ""
+    def passes_over(self, config: EngineConfig) -> tuple[str, ...]:
+        """Nothing: it is the engine itself."""
+        return ()
 
     def live(self, config: EngineConfig, weights: Sequence[bytes | None], told: Callable[[float], None]) -> Life:
         """One run a set of weights."""
@@ -102,17 +101,12 @@ class VectorRunner:
         self.window = Window(history, first, stop)
         self.features = hour_features(history)
 
-    def lacks(self, config: EngineConfig) -> str:
-        """What the kernel would pass over in silence."""
-        usual, tail = Limits(), "give --engine event"
-        for each in fields(Limits):
-            if each.name not in KERNEL_LIMITS and getattr(config.limits, each.name) != getattr(usual, each.name):
-                return f"the vector kernel does not know risk.{each.name}: {tail}"
-        if RISK in config.without_prior:
-            return f"the vector kernel knows the risk agent by its prior only: {tail}"
-        if config.coordinator.budgets.bounded() or config.coordinator.strategy == GATING:
-            return f"the vector kernel joins no wishes, it has the long-term agent's alone: {tail}"
-        return ""
+    def passes_over(self, config: EngineConfig) -> tuple[str, ...]:
+        """Everything but the long-term agent, its prior, the risk agent as a whole and the limits of the kernel's own projection."""
+        parts = ablations(config)
+        limits = [f"risk.{name}" for name, fields in WITHOUT.items() if KERNEL_LIMITS.issuperset(fields)]
+        known = {f"agents.{LONG_TERM}", f"agents.{RISK}", f"prior.{LONG_TERM}", *limits}
+        return tuple(part.name for part in parts if part.name not in known and not part.learned)
 
     def live(self, config: EngineConfig, weights: Sequence[bytes | None], told: Callable[[float], None]) -> Life:
         """All seeds at once."""

@@ -136,5 +136,7 @@ def _print(found: dict[str, Any]) -> None:
         )  # fmt: skip
     console.print(table)
     console.print(f"Effect: with minus without, above 0 the part earns its place. {found['tested']} parts were tested.", style="dim")
+    if found["unknown"]:
+        console.print(f"Passed over in every row: {', '.join(found['unknown'])}", style="dim")
     for caution in found["cautions"]:
         console.print(f"- {caution}", style="dim")
