@@ -11,13 +11,21 @@ besides.
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from agents.core.events import Adjustment, AdjustmentKind, Bar, BookSnapshot, Listing, Stamp
+from agents.core.instruments import NS, Currency, Instrument, Symbol
+from agents.core.ledger import Ledger
+from agents.desk.limits import Limits, RiskState
 from agents.desk.program import SHORTCUT, Joint, Question, minimise, objective
+from agents.desk.projection import project
 from agents.desk.tail import Floats, Tail
+from agents.desk.wishes import Quotes, Target
+from agents.market.state import MarketState
 from benchmarks.report import Row, alternate, main
 
 HOUR = 60
@@ -32,6 +40,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[Row]:
         for rows in (0, 250, 500):
             for case in ("mixed", "binding"):
                 yield from _case(n, rows, case, arguments)
+        yield from _door(n, arguments)
 
 
 def _case(n: int, rows: int, case: str, arguments: argparse.Namespace) -> Iterator[Row]:
@@ -55,6 +64,43 @@ def _case(n: int, rows: int, case: str, arguments: argparse.Namespace) -> Iterat
     if len(calls) > 1:
         peer = float(np.median(taken[1]))
         yield Row(f"{name}, cvxpy", ours, "ms", peer, "cvxpy", peer / ours, tail)
+
+
+def _door(n: int, arguments: argparse.Namespace) -> Iterator[Row]:
+    """The whole room, from ledger and books in decimals to a safe target with its prices, under the daemon's default limits."""
+    symbols = tuple(Symbol(f"C{number}/USDT") for number in range(n))
+    market, ledger, state = MarketState(symbols), Ledger(Currency("USDT")), RiskState()
+    limits = Limits(cvar=0.05, cluster_cap=0.6, herfindahl=0.25)
+    rng, start = np.random.default_rng(n), 1_700_000_000 // 3600 * 3600 * NS
+    moves = rng.standard_t(4, (300, 1)) * 0.005 + rng.standard_t(4, (300, n)) * 0.003
+    closes = 100 * np.exp(np.cumsum(moves, axis=0))
+    at = start + 300 * 3600 * NS
+    for symbol in symbols:
+        coin = Currency(symbol.split("/")[0])
+        listing = Listing(Stamp(start), Instrument(symbol, coin, Currency("USDT"), Decimal("0.01"), Decimal("0.001"), Decimal(5)))
+        market.apply(listing)
+        ledger.apply(listing)
+    for kind in (AdjustmentKind.OPENING, AdjustmentKind.CAPITAL):
+        ledger.apply(Adjustment(Stamp(start), Currency("USDT"), Decimal(10_000), kind))
+    for row, prices in enumerate(closes):
+        for symbol, price in zip(symbols, prices, strict=True):
+            value, opened = Decimal(repr(round(float(price), 2))), start + row * 3600 * NS
+            market.apply(Bar(Stamp(opened + 3600 * NS), symbol, opened, "1h", value, value, value, value, Decimal(1000)))
+    for symbol, price in zip(symbols, closes[-1], strict=True):
+        value = Decimal(repr(round(float(price), 2)))
+        sides = [tuple((value + side * Decimal("0.01") * (1 + level), Decimal(50)) for level in range(10)) for side in (-1, 1)]
+        market.apply(BookSnapshot(Stamp(at), symbol, at, sides[0], sides[1]))
+    view = rng.normal(0.0, 1.0, n)
+
+    def step() -> object:
+        nonlocal view
+        view = 0.98 * view + rng.normal(0.0, 0.2, n)
+        wish = dict(zip(symbols, (np.maximum(np.tanh(view), 0.0) * 1.5 / n).tolist(), strict=True))
+        quotes = {symbol: Quotes(0.001, 0.001, 0.1 / n, 0.1 / n) for symbol in symbols[::2]}
+        return project(Target(at, wish, quotes, {}, {s: {"long_term": w} for s, w in wish.items()}), market, ledger, limits, state)
+
+    taken = alternate([step], arguments.rounds, max(arguments.questions // arguments.rounds, 1))[0] / 1e3
+    yield Row(f"{n} symbols, project() with defaults", float(np.median(taken)), "ms", p99=float(np.percentile(taken, 99)))
 
 
 @dataclass(frozen=True, slots=True)

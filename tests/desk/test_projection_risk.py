@@ -1,5 +1,6 @@
 """Tail, clusters, concentration, liquidity and budgets at the door: measured on closed bars, named and priced, tightened by m2 only."""
 
+import json
 from dataclasses import fields, replace
 from decimal import Decimal
 
@@ -12,6 +13,7 @@ from agents.core.errors import ConfigError
 from agents.core.events import Bar, Listing, Stamp
 from agents.core.instruments import NS, TIMEFRAMES, Side, Symbol
 from agents.core.orders import OrderState
+from agents.desk.decision import Decision
 from agents.desk.limits import Limits
 from agents.desk.program import CLARABEL, SHORTCUT
 from agents.desk.projection import HOLD
@@ -257,3 +259,12 @@ def test_the_weekly_portfolio_is_clipping_and_capping():
     assert sum(everything.weights.values()) == pytest.approx(0.98)
     names = {f.name for f in fields(Limits)}
     assert {n for n in names if getattr(Limits.portfolio_weekly(), n) != getattr(Limits(), n)} == {"turnover_cost_bps"}
+
+
+def test_the_record_of_a_decision_names_limits_prices_and_what_was_measured():
+    world = Grown(replace(FREE, cvar=0.02, cluster_cap=0.3))
+    target = world.target({BTC: 0.19, ETH: 0.19, SOL: 0.1})
+    safe = world.project(target)
+    record = json.loads(json.dumps(Decision(1, Stamp(world.at), world.at, (), (), target=target, safe=safe).record()))
+    assert {"name": "cvar", "symbol": None, "price": bounds(safe)["cvar"]} in record["bound"]
+    assert record["risk"].keys() == {"cvar", "herfindahl", "effective_bets"} and record["risk"]["cvar"] <= 0.02 + 1e-8
