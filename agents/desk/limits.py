@@ -109,7 +109,15 @@ class Limits:
         for name in _FRACTIONS:
             if (value := getattr(self, name)) is not None and value > 1:
                 raise ConfigError(f"{_setting(name)} is {value}: it is a fraction, set at most 1")
-        for name in ("tracking", "quote_tracking", "price_collar", "max_order_count", "max_orders_per_second", "scenarios", "top_count"):
+        for name in (
+            "tracking",
+            "quote_tracking",
+            "price_collar",
+            "max_order_count",
+            "max_orders_per_second",
+            "scenarios",
+            "top_count",
+        ):
             if not getattr(self, name):
                 raise ConfigError(f"{_setting(name)} is 0: nothing could be traded; set it above 0")
         if self.allow_short:

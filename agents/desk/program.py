@@ -39,7 +39,19 @@ from agents.desk.question import (
 )
 from agents.desk.tail import Floats
 
-__all__ = ["CLARABEL", "FALLBACK", "FEASIBLE", "SHORTCUT", "Answer", "Floats", "Joint", "Question", "minimise", "objective", "violation"]
+__all__ = [
+    "SHORTCUT",
+    "CLARABEL",
+    "FALLBACK",
+    "FEASIBLE",
+    "Question",
+    "Joint",
+    "Answer",
+    "Floats",
+    "minimise",
+    "objective",
+    "violation",
+]
 
 SHORTCUT, CLARABEL, FALLBACK = "shortcut", "clarabel", "fallback"
 
@@ -159,7 +171,7 @@ def shrink(question: Question, frame: Frame | None = None) -> Answer:
 def _repair(frame: Frame, weights: Floats, bids: Floats) -> tuple[Floats, Floats] | None:
     """Remove the solver's last 1e-8: clip to the boxes, then scale what rises. None if there is more to it than rounding."""
     q = frame.question
-    if max(float((weights - frame.desired).max()), float((bids - frame.bid_room).max()), -float(weights.min()), -float(bids.min())) > SOLVED:
+    if np.concatenate([weights - frame.desired, bids - frame.bid_room, -weights, -bids]).max() > SOLVED:
         return None
     weights = np.clip(np.where(weights < SOLVED, 0.0, weights), 0.0, frame.desired)  # an interior point is never quite 0
     bids = np.clip(bids, 0.0, frame.bid_room)
@@ -179,7 +191,8 @@ def _repair(frame: Frame, weights: Floats, bids: Floats) -> tuple[Floats, Floats
 def _reach(frame: Frame, book: str, start: Floats, end: Floats) -> float:
     """How far one may go from a safe book towards another, in [0, 1]: the chord of a convex measure bounds it from above."""
     j, main = frame.question.joint, REACHED if frame.breaches else FILLED
-    found = [(line.bound, float(line.coefficients @ start), float(line.coefficients @ end)) for line in frame.lines if line.book == book]
+    lines = [line for line in frame.lines if line.book == book]
+    found = [(line.bound, float(line.coefficients @ start), float(line.coefficients @ end)) for line in lines]
     if book == main and j.norm < inf:
         found.append((j.norm, norm(start), norm(end)))
     if book == main and j.top < inf:

@@ -218,7 +218,9 @@ def _left(budget: float, used: float) -> float:
     return max(budget - used, 0.0) if isfinite(used) else 0.0
 
 
-def _liquidity(symbols: list[Symbol], market: MarketState, limits: Limits, marks: Mapping[Symbol, Decimal], equity: float) -> Floats | None:
+def _liquidity(
+    symbols: list[Symbol], market: MarketState, limits: Limits, marks: Mapping[Symbol, Decimal], equity: float
+) -> Floats | None:
     """Largest rise of each weight that displayed depth and traded volume bear, or None without such limits."""
     if limits.liquidity_depth is None and limits.liquidity_volume is None:
         return None
@@ -296,7 +298,9 @@ def _quotes(symbols: list[Symbol], target: Target, answer: Answer, reasons: Mapp
         quotes = target.quotes.get(symbol)
         if quotes is None or reasons.get(symbol, DRAWDOWN) != DRAWDOWN or state.rung == FLATTEN:
             continue
-        result[symbol] = Quotes(float(quotes.bid_offset), float(quotes.ask_offset), float(answer.bids[row]), float(answer.asks[row]))
+        result[symbol] = Quotes(
+            float(quotes.bid_offset), float(quotes.ask_offset), float(answer.bids[row]), float(answer.asks[row])
+        )
     return result
 
 
@@ -319,6 +323,7 @@ def _bounds(symbols: list[Symbol], target: Target, question: Question, answer: A
         weight = target.weights.get(symbol, 0.0)
         add("long_only", symbol, -weight * float(question.tracking[row]) if isfinite(weight) else 0.0)
     for name, price in answer.prices.items():
-        # The program bounds the root of Herfindahl's index: d sqrt(H) G / dH.
-        add(name, None, price * limits.gross**2 / (2 * question.joint.norm) if name == HERFINDAHL and question.joint.norm else price)
+        if name == HERFINDAHL and question.joint.norm:
+            price *= limits.gross**2 / (2 * question.joint.norm)  # the program bounds sqrt(H) G, and this is its slope in H
+        add(name, None, price)
     return tuple(Bound(name, symbol, price) for (name, symbol), price in found.items())
