@@ -167,7 +167,7 @@ def _compare(check: str, alteration: str, cut: int, whole: Trace, other: Trace) 
     before, after = (trace.values[trace.times <= cut] for trace in (whole, other))
     times = whole.times[whole.times <= cut]
     if before.shape != after.shape or not np.array_equal(times, other.times[other.times <= cut]):
-        return before.size, Leak(check, alteration, cut, int(times[-1]) if len(times) else cut, "the number of rows", before.size)
+        return before.size, Leak(check, alteration, cut, int(times[-1]) if len(times) else cut, "the timing", before.size)
     same = before == after
     if before.dtype.kind == "f":
         same |= np.isnan(before) & np.isnan(after)

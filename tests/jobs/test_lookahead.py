@@ -9,7 +9,7 @@ import pytest
 from agents.core.errors import ConfigError, DataError
 from agents.core.instruments import Symbol
 from agents.desk.decision import EngineConfig
-from agents.jobs.lookahead import ALIGNMENT, ALTERATIONS, Trace, aligned, columns_label, search
+from agents.jobs.lookahead import ALIGNMENT, ALTERATIONS, Trace, aligned, columns_label, digests, search
 from agents.jobs.lookahead_checks import (
     DECISIONS,
     FEATURES,
@@ -94,12 +94,21 @@ class Prophet:
 
 def test_a_decision_that_knows_the_next_bar_is_found():
     def prophecy(history):
-        from agents.jobs.lookahead import digests
-
         return digests(history.closings.tolist(), Prophet(history).records, "the decision")
 
     found = search(HISTORY, {"prophet": prophecy}, cuts=3)
     assert not found.sound and found.leaks[0].what == "the decision" and found.leaks[0].at == found.leaks[0].cut
+
+
+def test_a_time_of_acting_that_depends_on_the_future_is_found():
+    def picky(history):
+        last = history.close[-1, 0] / history.close[0, 0]
+        times = np.where(np.arange(len(history.times)) % 7 == 0, history.times, history.closings) if last > ratio else history.closings
+        return digests(times.tolist(), ["buy"] * len(times), "the decision")
+
+    ratio = HISTORY.close[-1, 0] / HISTORY.close[0, 0] * 0.999
+    found = search(HISTORY, {"picky": picky}, cuts=2)
+    assert {leak.what for leak in found.leaks} == {"the timing"}
 
 
 def test_decisions_are_compared_with_all_that_they_record():
