@@ -32,7 +32,7 @@ except ImportError:
 Singles = NDArray[np.float32]
 
 
-class QuartetParallelEnv(ParallelEnv[str, Singles, Singles]):
+class QuartetParallelEnv(ParallelEnv[str, Singles, Singles]):  # type: ignore[misc]  # pettingzoo has no types
     """long_term, short_term, market_making and risk on one desk; `source` and the other arguments as for TradingEnvironment.
 
     A step is one sitting of the desk: a candle on candles, and on books whenever at least one agent's cadence has passed (five

@@ -83,7 +83,12 @@ class Seat:
         if going:
             self._last = self._seen()
         reward = float(sum(row.reward for row in judged if not row.quarantined))
-        return Moment(self._last, self._info(before), reward, desk.risk.rung == FLATTEN, not going, judged)
+        return Moment(self._last, self._info(before), reward, desk.risk.rung == FLATTEN, not going or self._at_end, judged)
+
+    @property
+    def _at_end(self) -> bool:
+        """Whether this is the last candle: what is done now could not be judged any more."""
+        return isinstance(self.source, Candles) and self.desk.market.now >= int(self.source.history.closings[-1])
 
     @property
     def _equity(self) -> float:
