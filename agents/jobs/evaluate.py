@@ -43,6 +43,8 @@ MULTIPLES = (0.0, 1.0, 2.0, 4.0)
 CLASSIC = LongTermParams(prior="sign")
 SHIPPED = Desk(limits=Limits(), risk="prior")
 """With the drawdown ladder and the risk agent's prior, as the daemon starts."""
+LEAST_DAYS = 20
+"""Fewer give no interval."""
 BLOCKS = 10
 """Runs of time for the probability of overfitting: a year of days gives five weeks each."""
 
@@ -288,11 +290,12 @@ def evaluate(
     report: Plain = {
         "study": study.name, "data": described(study.history), "plan": asdict(study.plan), "costs": asdict(study.costs),
         "folds": [*walk(study, features, training, earlier, log, folds[:-1], told), spans(study, folds[-1])],
-        **_judged(study, features, study.window(folds[-1])),
     }  # fmt: skip
+    window = study.window(folds[-1])
+    others = _judged(study, features, window, report)
+    told(f"{study.name}: fold {len(folds)}, baselines")
     if training is None:
         return Evaluation(report, {})
-    window, others = study.window(folds[-1]), rivals(study, features, study.window(folds[-1]))
     payloads = train_seeds(study, features, training, folds[-1], seeds, told)
     report["agent"] = agent_section(study, features, window, payloads, others)
     logged(log, study, training, "test", report["agent"])
@@ -305,26 +308,27 @@ def repeat(study: Study, payloads: Mapping[int, bytes], warmup: int, told: Told 
     """The same weights on another history, from bar `warmup` to its end: nothing is trained and nothing chosen here."""
     features = features_of(study.history)
     window = Window(study.history, warmup, len(study.history.times))
-    report: Plain = {
-        "study": study.name, "data": described(study.history), "costs": asdict(study.costs), **_judged(study, features, window),
-    }  # fmt: skip
+    report: Plain = {"study": study.name, "data": described(study.history), "costs": asdict(study.costs)}
+    others = _judged(study, features, window, report)
     told(f"{study.name}: baselines")
     if payloads and features is not None:
-        report["agent"] = agent_section(study, features, window, payloads, rivals(study, features, window))
+        report["agent"] = agent_section(study, features, window, payloads, others)
         told(f"{study.name}: {len(payloads)} seeds")
     return report
 
 
-def _judged(study: Study, features: Singles | None, window: Window) -> Plain:
-    """Baselines and priors on one window: every multiple of the costs, delayed, and the intervals of their Sharpe ratios."""
+def _judged(study: Study, features: Singles | None, window: Window, report: Plain) -> list[Track]:
+    """Enter baselines and priors on one window: every multiple of the costs, delayed, and the intervals of their Sharpe ratios."""
     tracks, late = rivals(study, features, window, study.multiples), rivals(study, features, window, delay=study.delay)
     shipped = [] if features is None else live(window, features, {}, study.costs, SHIPPED, name="shipped desk")
     closings = study.history.closings
-    return {
+    report |= {
         "window": [moment(int(closings[window.start])), moment(int(closings[window.stop - 1]))], "years": window.years,
         "standings": [track.to_dict() for track in [*tracks, *shipped]],
         "delayed": [track.to_dict() for track in late],
         "intervals": {
-            track.name: mean_interval(track.returns, resamples=study.resamples)["sharpe"].to_dict() for track in tracks if track.multiple == 1.0
+            track.name: mean_interval(track.returns, resamples=study.resamples)["sharpe"].to_dict()
+            for track in tracks if track.multiple == 1.0 and len(track.returns) >= LEAST_DAYS
         },
     }  # fmt: skip
+    return tracks

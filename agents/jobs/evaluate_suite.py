@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import numpy.typing as npt
 from agents.core.errors import DataError
 from agents.environment.kernel import VectorCosts
 from agents.jobs.baselines import equal_weight, long_term_prior
-from agents.jobs.contenders import DESK, Desk, Window, live_curve, traded
+from agents.jobs.contenders import DESK, FREE, Desk, Window, live_curve, traded
 from agents.jobs.evaluate import Plain, Study, Told, acting, repeat, silent
-from agents.jobs.sceptic import MARKET, Market, by_weights, known_rule, null_market, planted_alpha
+from agents.jobs.sceptic import SEEDS, Market, by_weights, known_rule, null_market, planted_alpha, spot_rule, spot_share
 from agents.jobs.walk_forward import plan_in_days
 from agents.market.features import DAY, HOUR
 from agents.market.history import CandleHistory, hour_features, load_history
@@ -23,7 +24,10 @@ from agents.serving.actors import Actors
 WARMUP_DAYS, WARMUP_SHARE = 90.0, 0.3
 """Before a repetition is judged: what the slowest columns call a full history, but never most of a short one."""
 SYNTHETIC_BARS, SYNTHETIC_SYMBOLS = 24 * 1100, 4
-PLANTED_SHARPE = 2.0
+SCEPTICS = Market(years=1.0)
+"""Made-up candles of each seed."""
+STANDS_OUT = 6.0
+"""t that a planted Sharpe ratio should show over all seeds: far enough from 0 that chance does not fail the control."""
 
 
 def load_study_history(paths: Sequence[Path]) -> CandleHistory:
@@ -77,14 +81,19 @@ def repetition(path: Path, model: Study, payloads: Mapping[int, bytes], told: To
     return repeat(study, chosen, max(warmup, 1), told)
 
 
-def controls(payloads: Mapping[int, bytes], costs: VectorCosts, desk: Desk = DESK, market: Market = MARKET, told: Told = silent) -> Plain:
+def controls(payloads: Mapping[int, bytes], costs: VectorCosts, desk: Desk = DESK, market: Market = SCEPTICS, told: Told = silent) -> Plain:
     """What must come out where the truth is known: a planted Sharpe ratio is found, and nobody earns where nothing can be earned."""
-    found = planted_alpha(known_rule, sharpe=PLANTED_SHARPE, market=market)
-    told("controls: planted alpha")
-    rows = [_row(
-        f"planted alpha of Sharpe ratio {PLANTED_SHARPE:g}, by a rule that knows it, without costs",
-        f"{PLANTED_SHARPE:.2f} inside the interval", found.sharpe.estimate, found.sharpe.low, found.sharpe.high, "Sharpe", found.passed,
-    )]  # fmt: skip
+    rows = []
+    spot = partial(spot_rule, limits=FREE)
+    for name, rule, share in (("long and short", known_rule, 1.0), ("on spot, through the kernel", spot, spot_share(market))):
+        planted = round(STANDS_OUT / (share * float(np.sqrt(market.years * len(SEEDS)))), 1)
+        found = planted_alpha(rule, sharpe=planted, expected=planted * share, market=market)
+        told(f"controls: planted alpha, {name}")
+        rows.append(_row(
+            f"planted alpha of Sharpe ratio {planted:g} by a rule that knows it, without costs, {name}",
+            f"{planted * share:.2f} inside the interval, 0 outside", found.sharpe.estimate, found.sharpe.low, found.sharpe.high, "Sharpe",
+            found.passed,
+        ))  # fmt: skip
     rules: dict[str, Any] = {
         "equal weight": by_weights(equal_weight, costs=costs, limits=desk.limits),
         "long-term prior": by_weights(lambda h: np.maximum(long_term_prior(h, hour_features(h), desk.params), 0.0), costs=costs, limits=desk.limits),
@@ -96,9 +105,9 @@ def controls(payloads: Mapping[int, bytes], costs: VectorCosts, desk: Desk = DES
         told(f"controls: null market, {name}")
         mean = verdict.mean
         rows.append(_row(f"null market, {name}, net", "not above 0", mean.estimate, mean.low, mean.high, "a year", verdict.passed))
-    years = market.years * 5
+    years = market.years * len(SEEDS)
     text = (
-        f"Made-up markets of {market.symbols} symbols, {years:g} years of hours over five seeds: random walks with clustered volatility,"
+        f"Made-up markets of {market.symbols} symbols, {years:g} years of hours in five seeds: random walks with clustered volatility,"
         " in which no rule has a mean return above minus its costs, and the same with a signal of known worth."
     )
     return {"text": text, "rows": rows}

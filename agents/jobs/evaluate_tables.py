@@ -216,12 +216,12 @@ def _books(books: Plain) -> str:
         after = [f"{_figure(row['markout'].get(str(s)), 2)} ± {_figure(row['error'].get(str(s)), 2)}" for s in books["horizons_s"]]
         rate = row["fill_rate"]
         rows.append([
-            row["session"], row["symbol"], row["quoter"], row["queue"], f"{row['minutes']:.1f}", f"{row['quotes']:,}",
+            row["session"].split(".")[0], row["symbol"], row["quoter"], row["queue"], f"{row['minutes']:.1f}", f"{row['quotes']:,}",
             "" if rate is None else _percent(rate), _figure(row["captured"], 2), _figure(row["fee"], 2), *after,
         ])  # fmt: skip
     text = (
         f"{books['caution']} Mark-outs are the mid so many seconds after a fill against its price, before fees, with standard errors"
-        " clustered in time; more is better for us. `touch` is one smallest order at each best price; `glft` the market maker's prior."
+        " clustered in time; more is better for us. `touch` is one smallest order at each best price; `glft` is the market maker's prior, `glft_free` the same where makers pay no fee."
     )
     return text + "\n\n" + table(head, rows)
 
@@ -257,6 +257,12 @@ def _percent(value: float, digits: int = 1) -> str:
 
 def _figure(value: float | None, digits: int = 2) -> str:
     return "" if value is None else f"{value:.{digits}f}"
+
+
+def _measured(value: float | None, error: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f}" + ("" if error is None else f" ± {error:.2f}")
 
 
 def _range(found: Plain | None, percent: bool = True) -> str:
