@@ -9,6 +9,7 @@
 #   make soak                               a simulated day under faults, 24 minutes; ARGS="--minutes 180" for longer
 #   make simulate                           1,000 seeds of the whole daemon under faults; ARGS="--seeds 100" for fewer
 #   make lease-proof                       who of three may trade, a thousand rounds; 15 minutes
+#   make results                            what recorded candles show, into docs/results.md; QUARTET_DATA names their folder
 #   make learn-proof                        learning on control tasks, under an hour; table and curves into docs
 #
 # Set-up speaks on standard error, so standard output belongs to the command that was asked for.
@@ -23,7 +24,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TEST_JOBS ?= 2
 ARGS ?=
 
-.PHONY: setup setup-dev servers run test check schema bench-setup bench learn-proof simulate mutation-check crash-sweep soak lease-proof clean
+.PHONY: setup setup-dev servers run test check schema bench-setup bench learn-proof results simulate mutation-check crash-sweep soak lease-proof clean
 .SILENT:
 
 setup: $(VENV)/.stamp-run
@@ -114,6 +115,19 @@ bench: bench-setup
 # Finished runs lie in build/learn-proof and are not repeated; `make clean` forgets them.
 learn-proof: $(VENV)/.stamp-bench
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 exec $(PY) -m benchmarks.proofs.learn $(ARGS)
+
+# Every configuration that was tried stands in docs/results-trials.jsonl and is counted; weights of finished seeds are not trained again.
+results: $(VENV)/.stamp-run
+	test -n "$${QUARTET_DATA:-}" || { echo "QUARTET_DATA is not set: name the folder with the recorded data" >&2; exit 2; }
+	mkdir -p build/results
+	export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1; \
+	test -s build/results/books.json || $(PY) -m daemon backtest --mark-outs --json \
+	  $$(for session in btc_usdt-20230404 btc_usdt-20240718 eth_usdt-20240718; do \
+	    echo --data "$$QUARTET_DATA/book/binance_usdm/$$session-deltas.parquet"; done) >build/results/books.json; \
+	exec $(PY) -m daemon evaluate --name spot-1h --data "$$QUARTET_DATA/ohlcv/binance" \
+	  --repeat "$$QUARTET_DATA/multi_asset/hyperliquid-1h-panel.parquet" --repeat "$$QUARTET_DATA/multi_asset/hyperliquid-1d-panel.parquet" \
+	  --repeat "$$QUARTET_DATA/ohlcv/binance_usdm" --books build/results/books.json --seeds 10 --steps 3072 --unguarded --resamples 1000 \
+	  --trials docs/results-trials.jsonl --keep build/results/weights --markdown docs/results.md $(ARGS)
 
 simulate: $(VENV)/.stamp-run
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 exec $(PY) -m daemon simulate --seeds 1000 --faults all --jobs $(TEST_JOBS) $(ARGS)
