@@ -121,7 +121,7 @@ class Backtest:
             for caused in self.exchange.on_market(event):
                 self._step(caused, now)
 
-    def _step(self, event: Event, now: int) -> None:
+    def _step(self, event: Event, now: int, send: bool = True) -> None:
         self._seq += 1
         effects = self.engine.step(stamped(event, Stamp(now, self._seq)))
         self.tally.events += 1
@@ -129,7 +129,7 @@ class Backtest:
         if isinstance(event, Fill):
             self.tally.fills += 1
             self.heard(event)
-        for command in effects.commands:
+        for command in effects.commands if send else ():
             self.tally.orders += isinstance(command, Place)
             self.send(command, now)
         if effects.decision is not None:
@@ -173,12 +173,19 @@ class Backtest:
             "refused_data": dict(engine.market.refused),
         }
 
+    def _hear_out(self) -> None:
+        """Let what is on its way arrive, and its reports be heard; nothing new is sent any more."""
+        while (due := self.exchange.next_due) is not None:
+            for report in self.exchange.advance(due):
+                self._step(report, due, send=False)
+
     def result(self, meta: Mapping[str, Any]) -> RunResult:
-        """What the run came to by now. `meta` is what the caller knows of it; what was counted is added.
+        """End the run, and say what it came to. `meta` is what the caller knows of it; what was counted is added.
 
         Raises DataError where the agents' profits do not add up to the account's, or the ledger differs from the exchange: such
         a run must not be believed.
         """
+        self._hear_out()
         self._sample()
         counted = {**meta, **self.report(), "bars": self.tally.bars, "problems": dict(self.engine.problems)}
         made = self.recorder.result(

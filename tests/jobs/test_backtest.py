@@ -139,6 +139,15 @@ def test_weights_are_read_from_paths(tmp_path: Path) -> None:
         read_weights([str(tmp_path / "none")])
 
 
+def test_news_that_is_on_its_way_at_the_end_is_heard() -> None:
+    """Fills of the last moment: the exchange has booked them, and nobody has told us yet."""
+    slow = replace(FRICTIONS, latency=FixedLatency(NS // 20, 3 * 3600 * NS))
+    for bars in range(40, 50):
+        made = run_backtest(CONFIG, HISTORY.rows(0, bars), None, None, CAPITAL, slow)
+        assert made.ledger_difference == 0
+    assert made.fills > 0
+
+
 def test_books_that_do_not_agree_are_no_result() -> None:
     tape = history_tape(HISTORY.rows(0, 60))
     config = replace(CONFIG, symbols=tuple(tape.symbols), candles_only=True)
