@@ -90,6 +90,11 @@ def test_planes_of_an_older_hour_are_valid_in_the_next():
     assert len(new.planes) == 8
     for book in rng.normal(size=(200, 3)):
         assert (new.planes @ book).max() <= new.value(book) + 1e-12
+    book = np.array([0.3, 0.2, 0.1])
+    one, following = Tail(history[:60], 0.1), Tail(history[1:61], 0.1)
+    one.remember(np.zeros(0, dtype=bool), [one.plane(book)[1:]])
+    following.inherit(one, 1)
+    assert following.planes[0] @ book == pytest.approx(following.value(book), rel=0.2), "nearly as tight as it was"
     other = Tail(history[:59], 0.1)
     other.inherit(old, 1)
     assert not len(other.planes)
