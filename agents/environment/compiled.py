@@ -47,6 +47,8 @@ class Terms(NamedTuple):
 class Bars(NamedTuple):
     """What the bars of a history do, [T, ...]; `fillable` and `tradable` are of the bar traded in and of the decision."""
 
+    complete: bool
+    """Every symbol has a candle in every bar: the flags need not be read."""
     prices: Array
     tradable: Array
     fillable: Array
@@ -92,7 +94,7 @@ def compiler() -> Callable[..., Any]:
     if not available():
         raise ConfigError("compiled steps need numba: pip install 'quartet[research]', or set compiled to False")
     numba: Any = import_module("numba")
-    compile_: Callable[..., Any] = numba.njit(cache=True, nogil=True, error_model="numpy")
+    compile_: Callable[..., Any] = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
     return compile_
 
 
@@ -159,7 +161,7 @@ def _climb(fallen: float, rung: int, terms: Any) -> int:
     return rung
 
 
-def _project(e: int, target: Array, multiplier: float, terms: Any, tradable: Array, account: Any, a: Array, b: Array, c: Array, safe: Array) -> None:
+def _project(e: int, target: Array, multiplier: float, terms: Any, bars: Any, account: Any, a: Array, b: Array, c: Array, safe: Array) -> None:
     """What the limits and the ladder leave of copy e's wish; `a`, `b`, `c` [N] are scratch."""
     width, rung = target.shape[1], account.rung[e]
     m, cap = min(max(multiplier, 0.0), 1.0), terms.position_cap
@@ -175,7 +177,7 @@ def _project(e: int, target: Array, multiplier: float, terms: Any, tradable: Arr
     breached, rise, kept = owned > total, 0.0, 0.0
     for i in range(width):
         held, wish = account.weights[e, i], max(target[e, i], 0.0)
-        most = min(cap, held) if rung >= 2 or not tradable[account.row[e], i] else cap
+        most = min(cap, held) if rung >= 2 or not (bars.complete or bars.tradable[account.row[e], i]) else cap
         if breached:
             most = min(most, held)
         a[i], b[i], c[i] = wish - threshold, wish + threshold, most
@@ -207,13 +209,13 @@ def _advance(target: Array, multiplier: Array, terms: Any, bars: Any, account: A
     copies, width = target.shape
     a, b, c = np.empty(width), np.empty(width), np.empty(width)
     for e in range(copies):
-        project(e, target, multiplier[e], terms, bars.tradable, account, a, b, c, out.safe)
+        project(e, target, multiplier[e], terms, bars, account, a, b, c, out.safe)
         at, equity, scale = account.row[e] + 1, account.equity[e], account.scale[e]
         cash, needed = 1.0, 0.0
         for i in range(width):
             held, gap = account.weights[e, i], bars.prices[at, i]
-            trade = out.safe[e, i] - held if bars.fillable[at, i] else 0.0
-            if abs(trade) * equity < terms.min_notional:
+            trade = out.safe[e, i] - held if bars.complete or bars.fillable[at, i] else 0.0
+            if terms.min_notional > 0.0 and abs(trade) * equity < terms.min_notional:
                 trade = 0.0
             if terms.participation > 0.0:
                 most = terms.participation * bars.volume[at, i] / equity
@@ -244,8 +246,9 @@ def _advance(target: Array, multiplier: Array, terms: Any, bars: Any, account: A
             growth += profit
             turnover += abs(a[i]) + a[i] * b[i]
             bought += max(out.traded[e, i], 0.0)
+        shrunk = 1.0 / growth
         for i in range(width):
-            account.weights[e, i] /= growth
+            account.weights[e, i] *= shrunk
         out.turnover[e] = turnover
         account.bought[e] = 0.0 if bars.midnight[at] else account.bought[e] + bought * equity
         account.equity[e] = equity * growth
@@ -260,12 +263,12 @@ def _judge(
 ) -> None:  # fmt: skip
     """Rewards [E, N]: utility less alias, `agents.desk.rewards`' formulas; `aversion` is lambda dt / 2, `unit` sigma_target sqrt(dt)."""
     copies, width = before.shape
-    held = np.empty(width)
+    held = np.empty_like(before[0])
     for e in range(copies):
         for i in range(width):
             held[i] = 0.5 * (before[e, i] + (before[e, i] + traded[e, i]) * moved[e, i])
         for i in range(width):
-            applied = 0.0
+            applied = held[0] * 0.0
             for j in range(width):
                 applied += covariance[row[e], i, j] * held[j]
             cut = 2.0 * held[i] - before[e, i] - max(wished[e, i], 0.0)

@@ -199,8 +199,12 @@ class PortfolioKernel:
             raise ConfigError(f"equity at a reset is {money.min():g}: an account begins with money; give a finite amount above 0")
         if not ((fallen >= 0) & (fallen < 1)).all():
             raise ConfigError(f"drawdown at a reset is {fallen.max():g}: give a fraction from 0 to below 1")
-        self.row[chosen], self.weights[chosen], self.equity[chosen] = rows, held, money
-        self.peak[chosen] = self.equity[chosen] / (1.0 - fallen.astype(self.dtype))
+        self.place(chosen, rows, money, fallen, held)
+
+    def place(self, chosen: NDArray[np.intp], rows: Rows, equity: Floats, drawdown: Floats, weights: Floats) -> None:
+        """`reset` of some copies without its questions: for starts that were drawn within its bounds."""
+        self.row[chosen], self.weights[chosen], self.equity[chosen] = rows, weights, equity
+        self.peak[chosen] = self.equity[chosen] / (1.0 - drawdown).astype(self.dtype)
         self.bought[chosen], self.rung[chosen] = 0.0, 0
         self._climb(chosen)
         for target in self._waiting:
@@ -260,7 +264,7 @@ class PortfolioKernel:
         threshold: Floats = (one * self._objective_cost / self.limits.tracking).astype(self.dtype)
         terms = compiled_terms(self.limits, self.costs, self._tolerance)
         funding = np.zeros((1, 1), self.dtype) if self._funding is None else self._funding
-        bars = Bars(self._prices, self._tradable, self._fillable, self._volume, funding, self.midnight)
+        bars = Bars(self._always, self._prices, self._tradable, self._fillable, self._volume, funding, self.midnight)
         self.row, self.weights, self.equity = self.row.copy(), self.weights.copy(), self.equity.copy()
         account = Account(self.row, self.weights, self.equity, self.peak, self.rung, self.bought, scale[:, 0], threshold[:, 0])
         profit, cost, traded, safe, moved = (np.empty_like(target) for _ in range(5))

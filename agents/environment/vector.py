@@ -39,6 +39,8 @@ SEEN = (
 """Columns by symbol that the portfolio forms see unless told otherwise."""
 WORTH_COMPILING = 256
 """Copies from which on compiled steps are used where numba is installed."""
+STOCK = 1024
+"""Starts drawn at once."""
 FEWEST = 48
 """Candles of a symbol below which its features are defaults and it is nothing to learn from."""
 LONGEST_LOOK = 97 * 24
@@ -110,6 +112,8 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
         self._left = np.zeros(num_envs, dtype=np.int64)
         self._observed: Singles = np.zeros(self.observation_space.shape or (), dtype=np.float32)
         self._random = np.random.default_rng(seed)
+        self._stock: dict[str, NDArray[Any]] = {}
+        self._stock_at = 0
 
     def _spaces(self, columns: int) -> None:
         width = self.kernel.width
@@ -126,6 +130,7 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
         """All copies begin. `options` may fix rows, equity, drawdown and weights ([E], [E, N] or one for all), and reset_mask [E]."""
         if seed is not None:
             self._random = np.random.default_rng(seed)
+            self._stock, self._stock_at = {}, 0
         options = options or {}
         chosen = np.flatnonzero(options.get("reset_mask", np.ones(self.num_envs, dtype=bool)))
         self._begin(chosen, options)
@@ -242,21 +247,30 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
 
     def _begin(self, chosen: NDArray[np.intp], options: Info) -> None:
         """Put the chosen copies at the start of an episode: anywhere, or where `options` say."""
-        starts = self._starts(len(chosen))
-        for name, drawn in starts.items():
-            if name in options:
-                starts[name] = np.broadcast_to(options[name], (self.num_envs, *drawn.shape[1:]))[chosen]
-        where = np.zeros(self.num_envs, dtype=bool)
-        where[chosen] = True
-        self.kernel.reset(starts["rows"], starts["equity"], starts["drawdown"], starts["weights"], where)
+        starts = self._next_starts(len(chosen))
+        if options:
+            for name, drawn in starts.items():
+                if name in options:
+                    starts[name] = np.broadcast_to(options[name], (self.num_envs, *drawn.shape[1:]))[chosen]
+            self.kernel.reset(starts["rows"], starts["equity"], starts["drawdown"], starts["weights"], _mask(chosen, self.num_envs))
+        else:
+            self.kernel.place(chosen, *starts.values())
         self._left[chosen] = np.minimum(self.episode_bars, self.kernel.last_row - starts["rows"])
-        if (self._left[chosen] < 1).any():
+        if options and (self._left[chosen] < 1).any():
             raise DataError(f"an episode cannot start at bar {int(starts['rows'].max())}: the last is {self.kernel.last_row - 1}")
         self._ended[chosen] = False
-        self.reward.restart(where)
+        if not self._plain:
+            self.reward.restart(_mask(chosen, self.num_envs))
         if self.view is not None:
             self.view.restart(chosen)
             self.view.moments = np.stack(self.reward.moments(), axis=1)
+
+    def _next_starts(self, count: int) -> dict[str, NDArray[Any]]:
+        """The next starts of a stock that is drawn many at once: each step a few copies begin anew."""
+        if self._stock_at + count > len(self._stock.get("rows", ())):
+            self._stock, self._stock_at = self._starts(max(count, STOCK)), 0
+        first, self._stock_at = self._stock_at, self._stock_at + count
+        return {name: values[first : self._stock_at] for name, values in self._stock.items()}
 
     def _starts(self, count: int) -> dict[str, NDArray[Any]]:
         kernel, random, limits = self.kernel, self._random, self.kernel.limits
@@ -274,3 +288,9 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
             weights = parts / np.maximum(parts.sum(axis=1, keepdims=True), 1e-12) * gross[:, None]
             starts["weights"] = np.minimum(weights, limits.position_cap)
         return starts
+
+
+def _mask(chosen: NDArray[np.intp], size: int) -> NDArray[np.bool_]:
+    where = np.zeros(size, dtype=bool)
+    where[chosen] = True
+    return where
