@@ -35,6 +35,8 @@ Info = dict[str, dict[str, float]]
 
 LARGEST = 10.0
 """Bound on a reward in units of its running return scale."""
+CHECKPOINT = "checkpoint"
+"""Where in the folder the networks lie; beside it the weights that the daemon takes."""
 CURVE = 10_000
 """Learning steps that the learning curves look back."""
 SPECS_OF_AGENTS = tuple(AgentSpec(agent, STATE_SIZES[agent], ACTION_SIZES[agent], SPECS[agent].hash) for agent in ORDER)
@@ -318,7 +320,7 @@ class MultiAgentTradingSystem:
         """
         folder, learner = Path(directory), self.learner
         learner.version += 1
-        learner.directory = folder
+        learner.directory = folder / CHECKPOINT
         try:
             learner.save()
         finally:
@@ -335,10 +337,10 @@ class MultiAgentTradingSystem:
         """
         folder = Path(directory)
         try:
-            checkpoint.load(folder)
+            checkpoint.load(folder / CHECKPOINT)
         except FileNotFoundError:
             raise ModelError(f"{folder} holds no saved agents: name the folder that save_all_agents was given") from None
-        learner = self._learner(folder)
+        learner = self._learner(folder / CHECKPOINT)
         learner.directory = None
         self.learner, self._actors = learner, None
         self._curve.clear()
@@ -363,7 +365,7 @@ class _Returns:
 
 
 def _by_agent(state: Any) -> dict[str, Floats]:
-    """By agent a float32 vector or matrix of the agent's width. Raises SpecMismatch."""
+    """By agent a float32 vector or matrix of the agent's width, finite. Raises SpecMismatch, NotFinite."""
     given = {state.agent: state} if isinstance(state, Observation) else state
     if not isinstance(given, Mapping):
         width = np.shape(given)[-1] if np.ndim(given) in (1, 2) else 0
@@ -377,6 +379,8 @@ def _by_agent(state: Any) -> dict[str, Floats]:
         values = np.ascontiguousarray(seen.matrix if isinstance(seen, Observation) else seen, np.float32)
         if values.ndim not in (1, 2) or values.shape[-1] != STATE_SIZES[agent]:
             raise SpecMismatch(f"the state of {agent} has shape {values.shape}, expected ({STATE_SIZES[agent]},) or rows of it")
+        if not np.isfinite(values).all():
+            raise NotFinite(f"the state of {agent} holds a NaN or an infinity")
         found[agent] = values
     return found
 

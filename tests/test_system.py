@@ -216,7 +216,8 @@ def test_a_damaged_file_is_refused_and_the_old_agents_stay(tmp_path, how):
     trader.save_all_agents(tmp_path / "saved")
     acted = act(trader, states(np.random.default_rng(4)))["risk"].tolist()
     trader.save_all_agents(tmp_path / "saved")
-    file = next(p for p in (tmp_path / "saved").glob("*.safetensors") if p.stem in (tmp_path / "saved/checkpoint.json").read_text())
+    folder = tmp_path / "saved" / "checkpoint"
+    file = next(p for p in folder.glob("*.safetensors") if p.stem in (folder / "checkpoint.json").read_text())
     data = bytearray(file.read_bytes())
     match how:
         case "bit":
@@ -225,7 +226,7 @@ def test_a_damaged_file_is_refused_and_the_old_agents_stay(tmp_path, how):
         case "cut":
             file.write_bytes(bytes(data[: len(data) // 2]))
         case "record":
-            (tmp_path / "saved/checkpoint.json").write_text("{}")
+            (folder / "checkpoint.json").write_text("{}")
         case _:
             pass
     kept = trader.learner

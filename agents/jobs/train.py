@@ -22,7 +22,7 @@ from agents.desk.wishes import LONG_TERM, ORDER
 from agents.environment.kernel import VectorCosts
 from agents.jobs.datasets import write_transitions
 from agents.jobs.train_files import CHECKPOINT, begin, digest, keep_rows, keep_weights, kept_rows, versions
-from agents.jobs.train_long_term import Judge, LongTermConfig, LongTermTraining
+from agents.jobs.train_long_term import LEAST_BARS, Judge, LongTermConfig, LongTermTraining
 from agents.jobs.train_relabel import relabelled
 from agents.jobs.train_rollouts import Market, Rollout, ScaledFee, SyntheticRounds, TapeRounds, columns, merged
 from agents.jobs.trials import Trial, TrialLog
@@ -31,7 +31,7 @@ from agents.learning.guards import Guards
 from agents.learning.learner import AgentSpec, Learner, LearnerConfig
 from agents.learning.sac import SACConfig
 from agents.market.frictions import Frictions
-from agents.market.history import CandleHistory, load_history
+from agents.market.history import CandleHistory, hour_features, load_history
 from agents.market.observation import ACTION_SIZES, SPEC_HASH, SPECS, STATE_SIZES
 
 Told = Callable[[int, int, Mapping[str, Any]], None]
@@ -57,6 +57,8 @@ class TrainConfig:
     """Candles from here on are not learned from but looked at: the best policy on them is kept, and training ends when it grows no better."""
     purge_bars: int = 24 * 7
     """Candles left out between the two, so that no look-back of one reaches into the other's labels."""
+    timeframe: str | None = None
+    """Of candles; none takes the one that most symbols have."""
     symbols: tuple[str, ...] = ()
     agents: tuple[str, ...] = ORDER
     steps: int = 20_000
@@ -160,12 +162,17 @@ class _CandleRun:
 
     def __init__(self, config: TrainConfig) -> None:
         self._folder = config.folder / CHECKPOINT
-        whole = load_history(config.data, config.symbols or None, config.start, config.end, allow_gaps=config.allow_gaps)
-        learned, judge = _split(whole, config)
-        settings = replace(config.long_term, steps=config.steps)
-        environment = {"limits": config.engine.limits, "rewards": config.engine.rewards}
-        looked = None if judge is None else Judge(judge, config.validate_from, config.costs, environment)
-        self._training = LongTermTraining(settings, learned, config.seed, looked, config.costs, environment)
+        whole = load_history(config.data, config.symbols or None, config.start, config.end, config.timeframe, allow_gaps=config.allow_gaps)
+        if len(whole.times) < LEAST_BARS:
+            raise DataError(f"{len(whole.times)} candles are too few to train on: at least {LEAST_BARS} are needed")
+        learned, looked_at = _split(whole, config)
+        features = hour_features(whole)
+        desk = {"limits": config.engine.limits, "rewards": config.engine.rewards}
+        judge = None
+        if looked_at is not None:
+            judge = Judge(looked_at, config.validate_from, config.costs, desk | {"features": features})
+        settings, own = replace(config.long_term, steps=config.steps), desk | {"features": features[: len(learned.times)]}
+        self._training = LongTermTraining(settings, learned, config.seed, judge, config.costs, own)
         self._window = [int(learned.times[0]), int(learned.times[-1]) + learned.length]
 
     @property

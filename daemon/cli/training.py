@@ -27,6 +27,7 @@ def train(
         str | None,
         typer.Option("--validate-from", metavar="DATE", help="Candles from here on choose the policy that is kept; nothing learns from them."),
     ] = None,
+    timeframe: Annotated[str, typer.Option("--timeframe", metavar="1h", help="Of candles; an hour or longer.")] = "1h",
     symbols: Symbols = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Updates of the networks.")] = 20_000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of networks, markets, noise and sampling.")] = 0,
@@ -57,7 +58,7 @@ def train(
     asked = TrainConfig.of(
         engine_config(settings, (), 0, exploration=1.0), settings.reinforcement_learning.model_dump(), _sizes(hidden_sizes),
         settings.paper.taker_fee_bps, source=source, folder=out, data=tuple(data or ()), start=moment("--from", start), end=moment("--to", end),
-        validate_from=moment("--validate-from", validate_from), symbols=_words(symbols), steps=steps, seed=seed,
+        validate_from=moment("--validate-from", validate_from), timeframe=timeframe, symbols=_words(symbols), steps=steps, seed=seed,
         round_minutes=round_minutes, relabelled=relabelled, curriculum=curriculum, capital=settings.capital.allocation,
         frictions=frictions(settings), trials=trials or out.absolute().parent / "trials.jsonl", transitions=transitions, allow_gaps=allow_gaps,
     )  # fmt: skip
