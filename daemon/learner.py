@@ -81,6 +81,8 @@ class LearnerOptions:
     first_backoff_s: float = 0.5
     longest_backoff_s: float = 60.0
     command: tuple[str, ...] = (sys.executable, "-m", "daemon.learner_process")
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What the process must know besides: the password of a Redis that it goes through."""
 
 
 class LearnerClient:
@@ -191,7 +193,7 @@ class LearnerClient:
         options = self._options
         options.state.mkdir(parents=True, exist_ok=True)
         root = str(Path(__file__).parents[1])
-        environment = {name: os.environ[name] for name in KEPT if name in os.environ} | dict.fromkeys(THREADS, "1")
+        environment = {name: os.environ[name] for name in KEPT if name in os.environ} | dict.fromkeys(THREADS, "1") | dict(options.environment)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH", ""))))
         process = await asyncio.create_subprocess_exec(
             *options.command, "--state", str(options.state.absolute()), stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment,
@@ -208,7 +210,7 @@ class LearnerClient:
         return process
 
     def _configure(self) -> bytes:
-        ours = ("state", "queue_rows", "start_s", "silence_s", "first_backoff_s", "longest_backoff_s", "command")
+        ours = ("state", "queue_rows", "start_s", "silence_s", "first_backoff_s", "longest_backoff_s", "command", "environment")
         told = {name: getattr(self._options, name) for name in self._options.__slots__ if name not in ours}
         return learner_frames.pack("configure", told)
 

@@ -206,7 +206,7 @@ class Risk(Section):
     @model_validator(mode="after")
     def _reachable(self) -> "Risk":
         """A default that was not asked for never contradicts a position cap that was."""
-        least = {"cluster_cap": self.position_cap, "herfindahl": min((self.position_cap / self.gross) ** 2, 1.0) if self.gross else 1.0}
+        least = {"cluster_cap": self.position_cap, "herfindahl": min(self.position_cap / self.gross, 1.0) ** 2 if self.gross else 1.0}
         for name, needed in least.items():
             if name not in self.model_fields_set and needed > getattr(self, name):
                 object.__setattr__(self, name, needed)
@@ -281,6 +281,9 @@ class ReinforcementLearning(Section):
         " be learned from by trying. 0 serves the mean action.",
     )
     seed: int = Field(7, ge=0, description="Seed of the first weights and of sampling.")
+    where: Literal["here", "redis"] = Field(
+        "here", description="`redis`: rows go out and weights come in through `redis.url`, to `quartet learner --redis URL` on another machine."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "cpu", description="Where the networks learn; auto takes a GPU where there is one. Only the CPU gives the same numbers everywhere."
     )
@@ -558,6 +561,12 @@ class Settings(BaseSettings):
     mqtt: Mqtt = Field(Mqtt(), description="Mirror to an MQTT broker, and words from there.")
     notify: Notify = Field(Notify(), description="Messages to people.")
     log: Log = Field(Log(), description="What is said on standard error.")
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> "Settings":
+        if self.reinforcement_learning.where == "redis" and self.redis.url is None:
+            raise ValueError("reinforcement_learning.where is redis, and redis.url is not set; set it, or learn `here`")
+        return self
 
     @model_validator(mode="after")
     def _one_quote(self) -> "Settings":

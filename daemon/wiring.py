@@ -1,6 +1,8 @@
 """Settings to the plain values that rooms take. Knows no mode."""
 
+import sys
 from decimal import Decimal
+from typing import Any
 
 from agents.core.instruments import Symbol
 from agents.desk.coordinator import AgentBudget, Budgets, CoordinatorParams
@@ -95,5 +97,17 @@ def learner_options(settings: Settings, config: EngineConfig) -> LearnerOptions:
         automatic_entropy_tuning=learning.automatic_entropy_tuning, hidden_sizes=learning.hidden_sizes,
         update_to_data=learning.update_to_data, min_rows=learning.min_rows, publish_every_s=learning.publish_every_s,
         seed=learning.seed, device=learning.device, offline_data=tuple(str(path.absolute()) for path in learning.offline_data),
-        options=learning.options.model_dump(),
+        options=learning.options.model_dump(), **_elsewhere(settings),
     )  # fmt: skip
+
+
+def _elsewhere(settings: Settings) -> dict[str, Any]:
+    """How to reach a learner on another machine; nothing where it learns here."""
+    redis = settings.redis
+    if settings.reinforcement_learning.where == "here" or redis.url is None:
+        return {}
+    more = [("--username", redis.username), ("--ca-file", None if redis.ca_file is None else str(redis.ca_file))]
+    words = [word for name, value in more if value is not None for word in (name, value)]
+    command = (sys.executable, "-m", "daemon.learner_bridge", "--url", redis.url, "--instance", settings.instance, *words)
+    secret = {} if redis.password is None else {"QUARTET__REDIS__PASSWORD": redis.password.get_secret_value()}
+    return {"command": command, "environment": secret}

@@ -16,6 +16,7 @@ from daemon.cli.app import (
     app,
     ask,
     market_flags,
+    run,
     settings_of,
     speak,
     tell,
@@ -72,12 +73,20 @@ def health(state: State = None, config: Config = None, as_json: Json = False) ->
 @app.command(rich_help_panel=LOOK)
 def learner(
     png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Also draw the learning curves there.")] = None,
+    redis: Annotated[str | None, typer.Option("--redis", metavar="URL", help="Be the learner of a daemon elsewhere, through this Redis, until Ctrl-C.")] = None,
     state: State = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """What the learner has learned, by agent: of the running daemon, or of the last one on a state folder."""
-    folder = settings_of(config, {"state_dir": state}).state_dir
+    """What the learner has learned, by agent: of the running daemon, or of the last one on a state folder. With --redis: be one."""
+    settings = settings_of(config, {"state_dir": state, "redis.url": redis})
+    if redis is not None:
+        from daemon import learner_far
+
+        speak(settings)
+        run(learner_far.serve_settings(settings))
+        return
+    folder = settings.state_dir
     from daemon import learner_view
 
     found = learner_view.look(folder)

@@ -242,6 +242,8 @@ def test_secrets_of_outlets_are_read_in_every_mode_and_never_from_a_file(tmp_pat
         ("mqtt: {namespace: 'a/+/b'}", "mqtt.namespace"),
         ("instance: 'a+'", "instance"),
         ("mqtt: {host: broker, commands: true}", "mqtt.token"),
+        ("reinforcement_learning: {where: redis}", "redis.url"),
+        ("notify: {quiet_hours: '9-17'}", "notify.quiet_hours"),
     ],
 )
 def test_outlets_that_cannot_be_are_refused(tmp_path, text, sentence):
