@@ -54,27 +54,28 @@ def _case(n: int, rows: int, case: str, arguments: argparse.Namespace) -> Iterat
         calls.append(_cvxpy(path))
     except ImportError:
         print("  cvxpy is not installed: pip install -e '.[dev]'", flush=True)
-    taken = [each / 1e3 for each in alternate(calls, rounds, per_round if n * rows < 20_000 else max(per_round // 10, 1))]
+    taken = _alternate(calls, rounds, per_round if n * rows < 20_000 else max(per_round // 10, 1))
     if n * rows >= 20_000:  # a second for each of theirs: a part of the questions was enough for them
-        taken[0] = alternate(calls[:1], rounds, per_round)[0] / 1e3
-    ours, tail = float(np.median(taken[0])), float(np.percentile(taken[0], 99))
+        taken[0] = _alternate(calls[:1], rounds, per_round)[0]
     print(f"  {name}: a limit bound in {share:.0%} of the questions", flush=True)
-    yield Row(name, ours, "ms", p99=tail)
-    busy = _processor(calls[0], arguments.questions)
-    yield Row(f"{name}, processor time", float(np.median(busy)), "ms", p99=float(np.percentile(busy, 99)))
-    if len(calls) > 1:
-        peer = float(np.median(taken[1]))
-        yield Row(f"{name}, cvxpy", ours, "ms", peer, "cvxpy", peer / ours, tail)
+    for clock, suffix in enumerate(("", ", processor time")):
+        ours, tail = float(np.median(taken[0][clock])), float(np.percentile(taken[0][clock], 99))
+        yield Row(name + suffix, ours, "ms", p99=tail)
+        if len(calls) > 1:
+            peer = float(np.median(taken[1][clock]))
+            yield Row(f"{name}, cvxpy{suffix}", ours, "ms", peer, "cvxpy", peer / ours, tail)
 
 
-def _processor(call: Callable[[], object], count: int) -> Floats:
-    """Milliseconds of processor time of each call, which other processes on the machine do not lengthen much."""
-    taken = np.empty(count)
-    for number in range(count):
-        start = time.thread_time_ns()
-        call()
-        taken[number] = time.thread_time_ns() - start
-    return taken / 1e6
+def _alternate(calls: list[Callable[[], object]], rounds: int, per_round: int) -> list[Floats]:
+    """Milliseconds [2, calls] of each callable in turns: by the clock, and of the processor, which other processes lengthen less."""
+    taken: list[list[tuple[int, int]]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for call, times in zip(calls, taken, strict=True):
+            for _ in range(per_round):
+                busy, start = time.thread_time_ns(), time.perf_counter_ns()
+                call()
+                times.append((time.perf_counter_ns() - start, time.thread_time_ns() - busy))
+    return [np.array(times).T / 1e6 for times in taken]
 
 
 def _door(n: int, arguments: argparse.Namespace) -> Iterator[Row]:
@@ -108,7 +109,9 @@ def _door(n: int, arguments: argparse.Namespace) -> Iterator[Row]:
         view = 0.98 * view + rng.normal(0.0, 0.2, n)
         wish = dict(zip(symbols, (np.maximum(np.tanh(view), 0.0) * 1.5 / n).tolist(), strict=True))
         quotes = {symbol: Quotes(0.001, 0.001, 0.1 / n, 0.1 / n) for symbol in symbols[::2]}
-        return project(Target(at, wish, quotes, {}, {s: {"long_term": w} for s, w in wish.items()}), market, ledger, limits, state)
+        return project(
+            Target(at, wish, quotes, {}, {s: {"long_term": w} for s, w in wish.items()}), market, ledger, limits, state
+        )
 
     taken = alternate([step], arguments.rounds, max(arguments.questions // arguments.rounds, 1))[0] / 1e3
     yield Row(f"{n} symbols, project() with defaults", float(np.median(taken)), "ms", p99=float(np.percentile(taken, 99)))
