@@ -7,7 +7,7 @@ from typing import Any
 
 from agents.core.errors import TradingError
 from agents.core.instruments import Symbol
-from agents.jobs.backtest import run_backtest
+from agents.jobs.backtest import WARM_UP_NS, run_backtest
 from agents.jobs.books import mark_outs as run_mark_outs
 from agents.jobs.result import RunResult
 from agents.jobs.weights import joined
@@ -53,12 +53,13 @@ async def exchange(
 def backtest(
     settings: Settings, data: Path | Sequence[Path], start: int | None, end: int | None, symbols: tuple[str, ...] | None,
     *, allow_gaps: bool = False, weights: Mapping[str, bytes] | bytes | None = None, progress: Callable[[float], None] | None = None,
+    warm_up_ns: int = WARM_UP_NS,
 ) -> RunResult:
     """The engine over recorded data with these settings' limits and frictions; all symbols of the tape unless some are named."""
     config = engine_config(settings, tuple(Symbol(s) for s in symbols or ()), 0, exploration=0.0)
     return run_backtest(
         config, data, start, end, settings.capital.allocation, frictions(settings),
-        allow_gaps=allow_gaps, weights=weights, progress=progress,
+        allow_gaps=allow_gaps, weights=weights, progress=progress, warm_up_ns=warm_up_ns,
     )  # fmt: skip
 
 

@@ -45,6 +45,8 @@ _COUNTED = (
 )  # fmt: skip
 LEAST_CANDLES = 30
 """Fewer tell nothing: no volatility, no look-back of any agent is filled by them."""
+WARM_UP_NS = 100 * 86_400 * NS
+"""Longer than the longest look-back of any agent (96 days)."""
 MOST_SAMPLES = 100_000
 """Samples of a run over books, at most; over candles every closing is one."""
 
@@ -85,6 +87,15 @@ class Backtest:
         ]
         if weights is not None:
             self._opening.append(_weights_event(weights))
+
+    def remember(self, facts: Iterator[Event]) -> int:
+        """Tell the engine what was before the run, as a session's history: nothing is listed yet, so nobody decides. Returns how many."""
+        count = 0
+        for event in facts:
+            count += 1
+            self._seq += 1
+            self.engine.step(stamped(event, Stamp(event.stamp.at, self._seq)))
+        return count
 
     def run(self, facts: Iterator[Event], tick_ns: int = NS, watch: Callable[[int], None] | None = None) -> None:
         """Feed every fact, and a tick per `tick_ns` of market time between them; may be called again to go on.
@@ -202,11 +213,13 @@ class Backtest:
 def run_backtest(
     config: EngineConfig, data: Source, start: int | None, end: int | None, capital: Decimal, frictions: Frictions,
     *, weights: Mapping[str, bytes] | bytes | None = None, allow_gaps: bool = False, progress: Callable[[float], None] | None = None,
+    warm_up_ns: int = WARM_UP_NS,
 ) -> RunResult:
     """Run over recorded markets between two market times (ns UTC); all symbols of the data unless the configuration names some.
 
     `data` is a tape (file or folder), several of candles, or a candle history. `weights` are payloads by agent, or one payload for
-    all; who has none serves its prior. `progress` is told which part of the market's time is done, in [0, 1]. Raises DataError for
+    all; who has none serves its prior. Candles of `warm_up_ns` before `start`, where there are any, fill the features as a session's
+    history does, and nobody decides on them. `progress` is told which part of the market's time is done, in [0, 1]. Raises DataError for
     data that cannot be used, ModelError for weights that cannot.
     """
     tape = _tape(data, start, end, config.symbols, allow_gaps)
@@ -215,13 +228,14 @@ def run_backtest(
     payload = None if weights is None else complete(weights) if isinstance(weights, bytes) else joined(weights)
     every = 1 if config.candles_only else max(NS, (tape.end - tape.start) // MOST_SAMPLES)
     run = Backtest(config, list(tape.instruments.values()), capital, frictions, weights=payload, sample_ns=every)
+    remembered = run.remember(_earlier(data, start, tape, warm_up_ns))
     run.run(iter(tape.events()), watch=None if progress is None else _share(tape, progress))
     if not run.tally.events:
         raise DataError(f"{_said(data)} holds nothing between --from and --to")
     made = run.result(
         {
             "data": [str(path) for path in _paths(data)], "kind": tape.kind, "timeframe": tape.timeframe,
-            "from": moment(tape.start), "to": moment(tape.end), "config": asdict(config), "frictions": repr(frictions),
+            "from": moment(tape.start), "to": moment(tape.end), "warm_up_candles": remembered, "config": asdict(config), "frictions": repr(frictions),
             "weights": None if payload is None else hashlib.sha256(payload).hexdigest(),
         }
     )  # fmt: skip
@@ -235,6 +249,16 @@ def _tape(data: Source, start: int | None, end: int | None, symbols: Sequence[st
         chosen = data.select(symbols) if symbols else data
         return history_tape(chosen if start is None and end is None else chosen.slice(start, end))
     return open_tape(data, start, end, symbols or None, allow_gaps=allow_gaps)
+
+
+def _earlier(data: Source, start: int | None, tape: Tape, warm_up_ns: int) -> Iterator[Event]:
+    """Candles from before the window; holes in them are no matter, for nothing is traded there."""
+    if start is None or tape.kind != "candles" or warm_up_ns <= 0:
+        return iter(())
+    try:
+        return _tape(data, start - warm_up_ns, start, tape.symbols, allow_gaps=True).events()
+    except DataError:  # there is nothing before: the features begin empty, as they would in a market that has just opened
+        return iter(())
 
 
 def _enough(data: Source, tape: Tape) -> None:

@@ -33,6 +33,9 @@ def backtest(
         bool,
         typer.Option("--mark-outs", help="On recorded books: fill rates and mark-outs of the market maker's quotes by queue model, in place of a run."),
     ] = False,
+    warm_up: Annotated[
+        float, typer.Option("--warm-up", metavar="DAYS", min=0, help="Days of candles before --from that fill the features.")
+    ] = 100.0,
     config: Config = None,
     assignments: Set = None,
     as_json: Json = False,
@@ -50,7 +53,7 @@ def backtest(
     window = moment("--from", start), moment("--to", end)
     chosen = None if symbols is None else tuple(word.strip() for word in symbols.split(",") if word.strip())
     from agents.jobs.backtest import summary
-    from agents.jobs.report import summary_json, write_report
+    from agents.jobs.report import DAY_NS, summary_json, write_report
     from agents.jobs.weights import read_weights
     from daemon import offline
 
@@ -64,7 +67,9 @@ def backtest(
         return
     paths = data[0] if len(data) == 1 else data
     with progress_bar(not as_json) as advance:
-        made = offline.backtest(settings, paths, *window, chosen, allow_gaps=allow_gaps, weights=served, progress=advance)
+        made = offline.backtest(
+            settings, paths, *window, chosen, allow_gaps=allow_gaps, weights=served, progress=advance, warm_up_ns=int(warm_up * DAY_NS)
+        )
     answer = summary_json(made, summary(made))
     if report is not None:
         answer["report"] = [str(path) for path in write_report(made, report)]

@@ -82,11 +82,26 @@ def test_files_and_history_are_the_same_market(made: RunResult, tmp_path: Path) 
 def test_the_window_and_the_symbols(tmp_path: Path) -> None:
     folder, start, end = write(tmp_path), int(HISTORY.times[40]), int(HISTORY.times[90])
     config = replace(CONFIG, symbols=(str(HISTORY.symbols[1]),))
-    cut = run_backtest(config, folder, start, end, CAPITAL, FRICTIONS)
-    same = run_backtest(config, HISTORY, start, end, CAPITAL, FRICTIONS)
+    cut = run_backtest(config, folder, start, end, CAPITAL, FRICTIONS, warm_up_ns=0)
+    same = run_backtest(config, HISTORY, start, end, CAPITAL, FRICTIONS, warm_up_ns=0)
     assert cut.symbols == (HISTORY.symbols[1],)
     assert cut.equity.tolist() == same.equity.tolist()
     assert (cut.times[0], cut.times[-1]) == (HISTORY.closings[40], HISTORY.closings[89])
+
+
+def test_candles_before_the_window_are_known_and_nobody_acts_on_them(tmp_path: Path) -> None:
+    start = int(HISTORY.times[80])
+    warm = run_backtest(CONFIG, HISTORY, start, None, CAPITAL, FRICTIONS)
+    cold = run_backtest(CONFIG, HISTORY, start, None, CAPITAL, FRICTIONS, warm_up_ns=0)
+    assert (warm.meta["warm_up_candles"], cold.meta["warm_up_candles"]) == (160, 0)
+    assert warm.times.tolist() == cold.times.tolist() == HISTORY.closings[80:].tolist()
+    assert warm.equity.tolist() != cold.equity.tolist()
+    assert warm.exposure[0].tolist() == [0.0, 0.0] and warm.meta["decisions"]["long_term"] == 40
+    other = random_walk_history(2, 120, 6, volatility=1.5)
+    values = [np.concatenate([getattr(other, n)[:70] / other.close[69] * HISTORY.open[70], getattr(HISTORY, n)[70:]]) for n in FIELDS]
+    spliced = CandleHistory(HISTORY.symbols, "1h", HISTORY.times, *values)
+    assert run_backtest(CONFIG, spliced, start, None, CAPITAL, FRICTIONS, warm_up_ns=0).equity.tolist() == cold.equity.tolist()
+    assert run_backtest(CONFIG, write(tmp_path), start, None, CAPITAL, FRICTIONS).equity.tolist() == warm.equity.tolist()
 
 
 def test_the_answer_of_old_keeps_its_keys(tmp_path: Path) -> None:
