@@ -63,6 +63,11 @@ def test_who_knows_nothing_or_the_opposite_or_pays_for_it_does_not_recover_it():
     assert not dear.passed and dear.sharpe.high < 0.0
 
 
+def test_a_part_of_what_was_expected_is_not_enough():
+    verdict = planted_alpha(known_rule, sharpe=4.0, expected=10.0, market=SMALL, seeds=SEEDS)
+    assert not verdict.passed and verdict.sharpe.low > 0.0
+
+
 def test_a_late_account_finds_less():
     on_time, late = (
         planted_alpha(lambda h, x, bars=bars: spot_rule(h, x, limits=UNLIMITED, delay_bars=bars), sharpe=6.0, half_life=1.0, market=SMALL, seeds=SEEDS)
