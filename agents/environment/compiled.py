@@ -94,7 +94,15 @@ def compiler() -> Callable[..., Any]:
     if not available():
         raise ConfigError("compiled steps need numba: pip install 'quartet[research]', or set compiled to False")
     numba: Any = import_module("numba")
-    compile_: Callable[..., Any] = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
+    options = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp", "nsz"}}
+
+    def compile_(function: Callable[..., Any]) -> Callable[..., Any]:
+        try:
+            kept: Callable[..., Any] = numba.njit(function, cache=True, **options)
+        except RuntimeError:  # nowhere to keep it: an installation that cannot be written to
+            kept = numba.njit(function, **options)
+        return kept
+
     return compile_
 
 
