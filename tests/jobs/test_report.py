@@ -143,6 +143,14 @@ def test_a_long_run_is_thinned_and_its_worst_moment_kept() -> None:
     assert min(drawn.y) == pytest.approx(-30.0) and len(drawn.y) == len(said["equity"])
 
 
+@pytest.mark.parametrize("place", range(4_320, 4_326))
+def test_no_place_hides_a_fall(place: int) -> None:
+    equity = np.full(9_000, 1_000.0)
+    equity[place] = 700.0
+    long = made(equity.tolist(), HOUR)
+    assert figures.worst(long, figures.thin_ns(long)).max() == pytest.approx(0.3)
+
+
 def test_without_plotly_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
