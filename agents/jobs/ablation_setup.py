@@ -48,6 +48,8 @@ def prepare(window: Window, engine: str = EVENT, retrain: int = 0, seeds: int = 
     Raises ConfigError for retraining without a beginning of the window, DataError for data that cannot be used.
     """
     data, start, costs = list(window.data), window.start, VectorCosts(fee_bps=window.fee_bps)
+    if retrain and data and start is None:
+        raise ConfigError("--retrain learns on what lies before the test window: give its beginning by --from")
     history: CandleHistory | None = None
     if not data:
         history = made_up(window.symbols or 4)
@@ -55,9 +57,7 @@ def prepare(window: Window, engine: str = EVENT, retrain: int = 0, seeds: int = 
     elif engine == VECTOR or retrain:
         history = load_history(data, window.symbols or None, None, window.end, allow_gaps=window.allow_gaps)
     train = None
-    if retrain:
-        if start is None or history is None:
-            raise ConfigError("--retrain learns on what lies before the test window: give its beginning by --from")
+    if retrain and history is not None and start is not None:
         train = long_term_trainer(history, start, seeds, retrain, costs)
     if engine == VECTOR and history is not None:
         return VectorRunner(history, start, window.end, costs), "1d", train
