@@ -4,7 +4,7 @@ import hashlib
 
 from agents.core.errors import ConfigError, ModelError
 from agents.core.events import UNSTAMPED, NewWeights
-from agents.jobs.train_files import load_weights
+from agents.jobs.weight_files import load_weights
 from agents.market.observation import ACTION_SIZES, SPEC_HASH, STATE_SIZES
 from agents.serving.actors import Actors
 from daemon.errors import Unsafe

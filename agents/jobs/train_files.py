@@ -12,35 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.errors import ConfigError, DataError, ModelError
+from agents.learning.checkpoint import write
 from agents.market.observation import SPEC_HASH
 from agents.serving import labels
-from agents.serving.actors import Actors
 
 RUN, CHECKPOINT, ROWS = "run.json", "checkpoint", "rows"
-
-
-def load_weights(path: Path, spec: str = SPEC_HASH) -> bytes:
-    """The payload in a file of weights, or in the folder of a training run or of saved agents.
-
-    Raises ConfigError where there is none, ModelError for one that is damaged or not what its label says, SpecMismatch for one made
-    for other columns, Diverged for numbers that are not finite.
-    """
-    file = path / labels.WEIGHTS if path.is_dir() else path
-    if not file.is_file():
-        raise ConfigError(f"{path} holds no {labels.WEIGHTS}: name the folder of a finished `quartet train`, or a safetensors file")
-    payload = file.read_bytes()
-    beside = file.with_name(labels.LABEL)
-    if file.name == labels.WEIGHTS and beside.is_file():
-        labels.check(payload, labels.read(beside.read_bytes(), str(beside)), str(file))
-    Actors.from_payload(payload, spec)
-    return payload
 
 
 def keep_weights(folder: Path, payload: bytes, meta: Mapping[str, Any]) -> None:
     """Write weights and their label, the label first: between the two the old weights are refused, and never the new ones believed."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / labels.LABEL, labels.label(payload, SPEC_HASH, meta))
-    _write(folder / labels.WEIGHTS, payload)
+    write(folder / labels.LABEL, labels.label(payload, SPEC_HASH, meta))
+    write(folder / labels.WEIGHTS, payload)
 
 
 def begin(folder: Path, asked: Mapping[str, Any]) -> bool:
@@ -62,14 +45,8 @@ def begin(folder: Path, asked: Mapping[str, Any]) -> bool:
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty and holds no training run: name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
-    _write(file, text.encode())
+    write(file, text.encode())
     return False
-
-
-def _write(file: Path, data: bytes) -> None:
-    from agents.learning.checkpoint import write  # It brings torch, which a session that only reads weights does without.
-
-    write(file, data)
 
 
 def _known(file: Path) -> dict[str, Any]:
@@ -87,7 +64,7 @@ def keep_rows(folder: Path, number: int, rows: Mapping[str, Mapping[str, NDArray
     named |= {f"/{name}": np.float64(value) for name, value in notes.items()}
     np.savez(data, **named)
     (folder / ROWS).mkdir(exist_ok=True)
-    _write(_round(folder, number), data.getvalue())
+    write(_round(folder, number), data.getvalue())
 
 
 def kept_rows(folder: Path, number: int) -> tuple[dict[str, dict[str, NDArray[Any]]], dict[str, float]]:

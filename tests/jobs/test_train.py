@@ -20,11 +20,12 @@ from agents.desk.risk import Risk
 from agents.desk.short_term import ShortTerm
 from agents.jobs.datasets import offline_rings
 from agents.jobs.train import TrainConfig, train
-from agents.jobs.train_files import CHECKPOINT, kept_rows, load_weights
+from agents.jobs.train_files import CHECKPOINT, kept_rows
 from agents.jobs.train_long_term import LongTermConfig
 from agents.jobs.train_relabel import relabelled
 from agents.jobs.train_rollouts import Rollout, ScaledFee, SyntheticRounds, TapeRounds, columns
 from agents.jobs.trials import TrialLog
+from agents.jobs.weight_files import load_weights
 from agents.learning.sac import SACConfig
 from agents.market.frictions import FixedLatency, Frictions, MakerTakerFee
 from agents.market.observation import ACTION_SIZES, SPEC_HASH, SPECS, STATE_SIZES, Observation
@@ -216,6 +217,11 @@ def test_other_tilts_of_the_short_term_agent_are_consistent(rollout):
     weight, held = (
         (np.maximum(long + tilt, 0) - np.maximum(long, 0)) * gross for tilt in (wished, state[:, index["short_term_weight"]])
     )
+    before = lived["short_term"]["state"].astype(float)
+    stood = (np.maximum(long + before[:, index["short_term_weight"]], 0) - np.maximum(long, 0)) * gross
+    assert np.abs(held - stood).max() > 1e-3
+    for name, sign in (("position_weight", 1), ("cash_weight", -1)):
+        np.testing.assert_allclose(state[:, index[name]], before[:, index[name]] + sign * (held - stood), rtol=1e-5, atol=1e-6)
     cost = (state[:, index["taker_fee"]] + state[:, index["half_spread"]]) * np.abs(weight - held)
     variance = state[:, index["volatility_1m"]] ** 2 * 365 * 1440
     years = made["elapsed"].astype(float) * 60 / (365 * 86_400)
