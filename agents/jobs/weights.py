@@ -8,7 +8,7 @@ import numpy as np
 import safetensors.numpy
 
 from agents.core.errors import ConfigError, ModelError
-from agents.jobs.train_files import load_weights
+from agents.jobs.weight_files import load_weights
 from agents.market.observation import ACTION_SIZES, SPEC_HASH, STATE_SIZES
 from agents.serving.actors import FORMAT, Actors
 
