@@ -17,6 +17,7 @@ from agents.core.errors import ConfigError, DataError
 from agents.core.instruments import NS
 from agents.desk.limits import FLATTEN, RUNGS, Limits
 from agents.desk.long_term import LongTermParams
+from agents.desk.rewards.exploration import ExplorationBonus
 from agents.desk.rewards.params import SECONDS_PER_YEAR, STANDARD, RewardParams
 from agents.desk.rewards.weighted import Outcome, WeightedReward
 from agents.environment.comovement import covariances
@@ -58,7 +59,7 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
 
     An episode is cut (truncated) after `episode_bars`, and ends (terminated) on the ladder's last rung. Infos hold `listed` [E, N],
     false where a symbol had no candle at the decision: such rows are no experience. Costs in quote (impact, participation,
-    smallest order) are felt at equities around `capital`.
+    smallest order) are felt at equities around `capital`. `bonus` pays for the term `exploration`; the next observation is the state.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}  # noqa: RUF012  gymnasium's
@@ -68,7 +69,7 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
         rewards: RewardParams = STANDARD, terms: Mapping[str, float] | None = None, episode_bars: int = 24 * 30, capital: float = 10_000.0,
         seed: int | None = None, randomise: bool = True, columns: Sequence[str] = SEEN, features: Singles | None = None,
         delay_bars: int = 1, settled: bool = False, risk: str | float | None = "prior", params: LongTermParams | None = None,
-        compiled: bool | None = None,
+        compiled: bool | None = None, bonus: ExplorationBonus | None = None,
     ) -> None:  # fmt: skip
         if form not in FORMS:
             raise ConfigError(f"form {form!r}: use {', '.join(FORMS)}")
@@ -87,7 +88,8 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
         if self.features.shape != (*history.close.shape, len(HOUR_COLUMNS)):
             raise DataError(f"features have shape {self.features.shape}: they belong to another history")
         self.years = history.length / NS / SECONDS_PER_YEAR
-        self.reward = WeightedReward(rewards, terms or {"utility": 1.0}, (num_envs,))
+        self.reward = WeightedReward(rewards, terms or {"utility": 1.0}, (num_envs,), bonus)
+        self._explores = bonus is not None
         self._judge_all: Callable[..., None] | None = None
         self._look: Callable[..., None] | None = None
         if self.compiled:
@@ -144,12 +146,13 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
         before, equity, drawdown, listed = kernel.weights, kernel.equity, kernel.drawdown, self._listed()
         wished, target, multiplier = self._wish(actions)
         result = kernel.step(target, multiplier)
+        if self.view is not None:
+            self.view.follow(before, equity, result)
         if self.risk is not None:
             rewards: Floats = self._judge_tightening(before, multiplier, result)
         else:
             rewards = self._judge(before, drawdown, wished if self._complete else np.where(listed, wished, 0.0), result)
         if self.view is not None:
-            self.view.follow(before, equity, result)
             self.view.moments = np.stack(self.reward.moments(), axis=1)
         self._left -= 1
         terminated = (kernel.rung == _FLATTEN) & ~ended
@@ -160,6 +163,15 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
         self.fresh, self._ended = ended, terminated | truncated
         self._observed = self._observe()
         return self._observed, rewards, terminated, truncated, {"listed": listed}
+
+    def ease(self, costs: float) -> None:
+        """Every cost times `costs` from the next step on: a curriculum's stages (its volatility is another history's: `louder`).
+
+        Raises ConfigError for a factor that is negative or not finite.
+        """
+        if not 0.0 <= costs < float("inf"):
+            raise ConfigError(f"a factor of {costs} on costs: give a finite number that is not negative")
+        self.kernel.cost_scale = np.full((self.num_envs, 1), costs, dtype=np.float32)
 
     # -- inside ------------------------------------------------------------------------------------------------------------
 
@@ -205,9 +217,10 @@ class VectorTradingEnvironment(VectorEnv[Singles, Any, Floats]):
             gained = functions.utility(result.profit, weights, weights, self._covariance[row], self.years)
             rewards = gained - functions.alias(executed, wished)
             return rewards if self.form == LONG_TERM else rewards @ self._ones
+        states: Floats | None = self._observe() if self._explores else None
         outcome = Outcome(
             result.profit, 0.5 * (before + executed), move - 1.0, self._covariance[row], self.years, cost=result.cost, drawdown=drawdown,
-            prediction=self.view.wishes.exposure if self.view is not None else 0.0,
+            prediction=self.view.wishes.exposure if self.view is not None else 0.0, states=states,
         )  # fmt: skip
         rewards = self.reward.judge(outcome) - self.reward.functions.alias(executed, wished)
         return rewards if self.form == LONG_TERM else rewards @ self._ones

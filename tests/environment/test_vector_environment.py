@@ -6,7 +6,9 @@ from gymnasium.vector import AutoresetMode
 
 from agents.core.errors import ConfigError, DataError
 from agents.desk.limits import Limits
+from agents.desk.rewards import make_bonus
 from agents.desk.rewards.params import RewardParams, RewardTerms
+from agents.environment.compiled import available
 from agents.environment.forms import exposure_weights
 from agents.environment.kernel import PortfolioKernel, VectorCosts
 from agents.environment.vector import FORMS, LONG_TERM, VectorTradingEnvironment
@@ -127,6 +129,36 @@ def test_other_terms_remember_and_forget_with_their_episode():
     assert (seen[..., column + 1] != 1.0).all()
     seen, *_ = environment.step(np.zeros((6, 3, 4)))
     assert (seen[..., column : column + 2] == [0.0, 1.0]).all()
+
+
+@pytest.mark.parametrize("form", ["exposure", LONG_TERM])
+def test_what_is_seen_for_the_first_time_is_worth_more(form):
+    size = make(form=form).single_observation_space.shape[-1]
+    environment = make(form=form, terms={"exploration": 1.0}, rewards=RewardParams(alias=0.0), bonus=make_bonus("count", size, 0))
+    start = {"rows": 100, "equity": 10_000.0, "drawdown": 0.0, "weights": 0.0}
+    paid = []
+    for _ in range(8):
+        environment.reset(options=start)
+        paid.append(environment.step(np.zeros(environment.action_space.shape))[1].sum())
+    assert paid[0] > paid[-1] > 0
+    with pytest.raises(ConfigError, match="simulation only"):
+        make(form=form, terms={"exploration": 1.0})
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_costs_can_grow_with_skill(compiled):
+    if compiled and not available():
+        pytest.skip("numba is not installed: pip install 'quartet[research]'")
+    environment = make(compiled=compiled, limits=Limits(turnover_cost_bps=0.0))
+    spent = []
+    for factor in (0.0, 0.5, 1.0):
+        environment.ease(factor)
+        environment.reset(options={"rows": 100, "equity": 10_000.0, "drawdown": 0.0, "weights": 0.0})
+        environment.step(np.ones((6, 3)))
+        spent.append(environment.kernel.equity[0])
+    assert spent[0] > spent[1] > spent[2] and spent[0] - spent[1] == pytest.approx(spent[1] - spent[2], rel=1e-3)
+    with pytest.raises(ConfigError, match="factor of nan"):
+        environment.ease(float("nan"))
 
 
 def test_no_reward_for_churning():
