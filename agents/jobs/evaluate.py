@@ -235,7 +235,7 @@ def tried(log: TrialLog, study: Study, returns: Sequence[float]) -> Plain:
         "overfitting": None,
     }
     curves = log.curves(study.name, "validation")
-    if len(curves) > 1:
+    if len(curves) > 1 and len(returns) >= 2 * BLOCKS:
         found["overfitting"] = overfitting(np.stack(list(curves.values()), axis=1), BLOCKS).to_dict()
     return found
 

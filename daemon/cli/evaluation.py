@@ -61,10 +61,10 @@ def walk_forward(
 
     days = {"train": train_days, "test": test_days, "purge": purge_days, "embargo": embargo_days}
     study = _study(data, name, days, "rolling" if rolling else "anchored", fee_bps, half_spread_bps, resamples)
+    training = _training(steps, hidden, unguarded, keep) if seeds else None
     features = features_of(study.history)
     if features is None:
         raise ConfigError(f"--data: walk-forward needs candles of an hour or longer, these are {study.history.timeframe}")
-    training = _training(steps, hidden, unguarded, keep) if seeds else None
     folds = study.folds if with_test else None
     rows = walk(study, features, training, range(seeds), TrialLog(trials), folds, _progress)
     if as_json:
