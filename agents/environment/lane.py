@@ -3,13 +3,14 @@
 What the rooms do between two candles for orders that take at once and never rest is short enough to be written down: project, plan,
 walk the imagined book, pay, mark. This file says the same in integers and floats, so that fills, fees and equity are those of
 `Rooms` to the last digit; a test plays both on the same candles. Where a float cannot tell on which side of a lot or a tick a
-number lies, Decimal decides as it does there; where a joint limit binds, the projection's own program is asked. What is not the
-case that it knows (holes, resting orders, limits on the tail, another style) belongs to the rooms: `fits` says so.
+number lies, Decimal decides as it does there. Where the bound on the sum of weights or the day's turnover binds, the rooms ask an
+interior-point solver that is right to 1e-9, and the lane solves the same program exactly: there the two may differ by a few lots.
+What is not the case that it knows (holes, resting orders, limits on the tail, another style) belongs to the rooms: `fits` says so.
 """
 
 from dataclasses import fields
 from decimal import ROUND_CEILING, Decimal
-from math import ceil, floor, sqrt
+from math import ceil, sqrt
 
 import numpy as np
 
@@ -17,9 +18,9 @@ from agents.core.instruments import TIMEFRAMES, Symbol
 from agents.desk.decision import EngineConfig
 from agents.desk.limits import CALM, FLATTEN, WARN, Limits, RiskState
 from agents.desk.planner import URGENT
-from agents.desk.program import FEASIBLE, Joint, Question, minimise
+from agents.desk.program import FEASIBLE
 from agents.desk.projection import BINDS
-from agents.desk.question import TINY, TOTAL
+from agents.desk.question import TINY
 from agents.desk.sheet import VOLUME_BARS
 from agents.desk.wishes import Style
 from agents.environment.grid import NEAR, lay, places_of
@@ -66,7 +67,7 @@ class _Market:
     """What the lane must know of one symbol: grids and filters as whole numbers and floats."""
 
     __slots__ = (
-        "cost", "fee", "fee_d", "fee_n", "index", "instrument", "largest_lots", "least_base", "lot", "min_notional", "most_notional",
+        "cost", "fee", "fee_d", "fee_n", "index", "instrument", "largest_lots", "least_base", "legal", "lot", "min_notional", "most_notional",
         "symbol", "tick", "traded_unit", "unit",
     )  # fmt: skip
 
@@ -79,7 +80,8 @@ class _Market:
         """Money of one lot at a close of 1."""
         self.traded_unit = 10 ** (grid.places - tick_places - lot_places)
         """Money of one lot at a price of one tick."""
-        self.min_notional = max(float(instrument.min_notional), limits.min_order_notional)
+        self.legal = float(instrument.min_notional)
+        self.min_notional = max(self.legal, limits.min_order_notional)
         self.least_base = float(max(instrument.min_quantity, instrument.lot))
         self.largest_lots = float(instrument.max_quantity / instrument.lot)
         self.most_notional = float(instrument.max_notional)
@@ -193,54 +195,58 @@ class Lane:
         return float((bought - self._bought_before) / self._equity)
 
     def _project(self, wish: list[float], held: list[float]) -> tuple[list[float], float, tuple[tuple[str, Symbol | None], ...]]:
-        """(safe weights, bound on their sum, what bound): the projection's shortcut by hand, else its program."""
-        limits, rung = self.config.limits, self.risk.rung
+        """(safe weights, bound on their sum, what bound): the program of `agents.desk.program` with one joint line, by hand."""
+        limits, rung, tracking = self.config.limits, self.risk.rung, self.config.limits.tracking
         multiplier = limits.reduced_gross if rung == "reduce" else 1.0
         total, name = min(
             ((1 - limits.cash_buffer, "cash_buffer"), (limits.gross * multiplier, "gross"), (limits.net, "net")), key=lambda each: each[0]
         )
-        left = max(limits.turnover_day - self._today(), 0.0)
-        room = min(total - sum(held), left)
-        if room > 10 * TINY:
-            cap, tracking, rise, closed = limits.position_cap, limits.tracking, 0.0, rung not in (CALM, WARN)
-            weights, bound = [], []
-            for asked, has, market in zip(wish, held, self._markets, strict=True):
-                wanted = asked if asked > 0.0 else 0.0
-                step, cost = wanted - has, market.cost
-                slack = cost / tracking
-                free = has + (step - slack if step > slack else step + slack if step < -slack else 0.0)
-                most = has if closed and has < cap else cap
-                weight = min(max(free, 0.0), most)
-                weights.append(weight)
-                if weight > has:
-                    rise += weight - has
-                if tracking * (wanted - most) - (cost if most >= has else -cost) > BINDS:
-                    bound.append(("no_new_risk" if closed else "position_cap", market.symbol))
-            if rise - room <= FEASIBLE:
-                return weights, total, tuple(bound)
-        return self._minimised(np.array(wish), np.array(held), total, name, left)
+        committed, left = sum(held), max(limits.turnover_day - self._today(), 0.0)
+        line, room = (name, total - committed) if total - committed <= left else ("turnover", left)
+        closed = rung not in (CALM, WARN)
+        shut = closed or committed > total or room <= TINY
+        kept = line if shut and (committed > total or room <= TINY) else "no_new_risk" if closed else "position_cap"
+        cap, rise = limits.position_cap, 0.0
+        weights, bound = list[float](), list[tuple[str, Symbol | None]]()
+        for asked, has, market in zip(wish, held, self._markets, strict=True):
+            wanted = asked if asked > 0.0 else 0.0
+            step, cost = wanted - has, market.cost
+            slack = cost / tracking
+            free = has + (step - slack if step > slack else step + slack if step < -slack else 0.0)
+            most = has if shut and has < cap else cap
+            weight = (most if free > most else free) if free > 0.0 else 0.0
+            weights.append(weight)
+            if weight > has:
+                rise += weight - has
+            if tracking * (wanted - most) - (cost if most >= has else -cost) > BINDS:
+                bound.append((kept if most < cap else "position_cap", market.symbol))
+        if committed > total:
+            if sum(weights) > total + FEASIBLE:
+                weights = self._lowered(wish, [0.0] * len(held), weights, 1.0, total)
+                bound.append((line, None))
+        elif rise > room + FEASIBLE:
+            floor = [min(weight, has) for weight, has in zip(weights, held, strict=True)]
+            weights = self._lowered(wish, floor, weights, -1.0, sum(floor) + room)
+            bound.append((line, None))
+        return weights, total, tuple(bound)
 
-    def _minimised(
-        self, wish: Floats, held: Floats, total: float, name: str, left: float
-    ) -> tuple[list[float], float, tuple[tuple[str, Symbol | None], ...]]:
-        limits, n = self.config.limits, len(wish)
-        closed = self.risk.rung not in (CALM, WARN)
-        cap = np.full(n, limits.position_cap)
-        costs = np.array([market.cost for market in self._markets])
-        question = Question(
-            np.maximum(wish, 0.0), held, held.copy(), cap, np.minimum(cap, held) if closed else cap, np.zeros(n), costs,
-            np.full(n, limits.tracking), np.full(n, limits.quote_tracking), total, left, None, np.zeros(n), Joint(top_count=limits.top_count),
-        )  # fmt: skip
-        answer = minimise(question)
-        bound: dict[tuple[str, Symbol | None], None] = {}
-        for row, symbol in enumerate(self.symbols):
-            kept = answer.kept[row] or ("no_new_risk" if closed else "position_cap")
-            if max(answer.ceiling_price[row], answer.cap_price[row]) > BINDS:
-                bound[name if kept == TOTAL else kept, symbol] = None
-        for limit, price in answer.prices.items():
-            if price > BINDS:
-                bound[name if limit == TOTAL else limit, None] = None
-        return answer.weights.tolist(), total, tuple(bound)
+    def _lowered(self, wish: list[float], low: list[float], high: list[float], sign: float, bound: float) -> list[float]:
+        """`clip(w* + sign c / D - v, low, high)` with the least v >= 0 at which the sum is at most `bound`: exact, the sum is a chain of lines."""
+        tracking = self.config.limits.tracking
+        aims = [max(w, 0.0) + sign * market.cost / tracking for w, market in zip(wish, self._markets, strict=True)]
+        bends: list[tuple[float, int]] = []
+        for aim, floor, top in zip(aims, low, high, strict=True):
+            if top > floor and aim > floor:
+                bends += [(aim - top if aim > top else 0.0, 1), (aim - floor, -1)]
+        level, slope, total = 0.0, 0, sum(high)
+        for at, change in sorted(bends):
+            drop = slope * (at - level)
+            if slope and total - drop <= bound:
+                break
+            total, level, slope = total - drop, at, slope + change
+        if slope:
+            level += (total - bound) / slope
+        return [min(max(aim - level, floor), top) for aim, floor, top in zip(aims, low, high, strict=True)]
 
     def _plan(self, weights: list[float], total: float, held: list[float], marks: list[float]) -> list[Order]:
         """Orders, sells first: what `agents.desk.planner` sends for this style."""
@@ -265,21 +271,26 @@ class Lane:
             side, gap, lot = need > 0, abs(need), market.lot
             ticks = reach[side][market.index]
             price = ticks * market.tick
-            worth = price * lot
-            smallest = max(market.min_notional, market.least_base * price)
+            worth, smallest = price * lot, market.least_base * price
+            if smallest < market.min_notional:
+                smallest = market.min_notional
             if gap * worth < smallest:
                 continue
             least = float(ceil(smallest / price / lot))
-            allowance = 1e30 if closed else max(volumes[market.index] * self.share / lot, least)
-            most = max(largest, 2 * max(float(market.instrument.min_notional), market.least_base * mark))
-            share = min(allowance, max(most / worth, least), market.largest_lots, market.most_notional / worth)
-            allowed = float(lots)
-            if side:
-                value = min(cap - lots * lot * mark, room, most)
-                allowed = max(min(value / max(price, mark), cash / (price * (1.0 + market.fee))) / lot, 0.0)
+            recent = volumes[market.index] * self.share / lot
+            allowance = 1e30 if closed else recent if recent > least else least
+            most = max(largest, 2 * market.legal, 2 * market.least_base * mark)
+            single = most / worth
+            share = min(allowance, single if single > least else least, market.largest_lots, market.most_notional / worth)
             if gap - share < least:
                 share = gap
-            wide = max(min(gap, share, allowed), 0.0)
+            wide = gap if gap < share else share
+            if side:
+                value = min(cap - lots * lot * mark, room, most) / (price if price > mark else mark)
+                spendable = cash / (price * (1.0 + market.fee))
+                wide = max(min(wide, (value if value < spendable else spendable) / lot), 0.0)
+            elif wide > lots:
+                wide = float(lots)
             if not wanted and wide == lots:
                 quantity = lots
             elif abs(wide - round(wide)) <= NEAR * equity / (mark * lot):
@@ -290,7 +301,7 @@ class Lane:
                 continue
             orders.append((market.index, 1 if side else -1, quantity, ticks))
             if side:
-                room -= quantity * lot * max(price, mark)
+                room -= quantity * lot * (price if price > mark else mark)
                 cash -= quantity * worth * (1.0 + market.fee)
         return orders
 
@@ -357,11 +368,19 @@ class Lane:
             taken = self._still_taken(index, shown, books)
         worse = self._impact * sqrt(lots / depth) if self._impact else 0.0
         notional = fees = done = 0
-        wanted, step = lots, fee_d * self._dust
+        wanted, step, new = lots, fee_d * self._dust, tuple.__new__  # the named tuple without its detour through a lambda
         for level in levels:
             if level <= 0:
                 break
-            paid = self._worsened(market, level, side, worse, wanted, depth) if worse else level
+            if worse:
+                moved = level * (1.0 + side * worse)
+                nearest = round(moved)
+                if abs(moved - nearest) <= NEAR * 10 * level or nearest < 2:
+                    paid = self._worsened(market, level, side, wanted, depth)
+                else:
+                    paid = ceil(moved) if side > 0 else int(moved)
+            else:
+                paid = level
             if (paid - limit) * side > 0:
                 break
             was = taken.get((-side, level), NOTHING_TAKEN)
@@ -375,7 +394,7 @@ class Lane:
             fee, fees = (due - fees) / scale, due
             taken[-side, level] = (free + was[0], was[1] or shown)
             quantity, price = side * free * market.lot, paid * market.tick
-            fills.append(Filled(market.symbol, quantity, price, fee))
+            fills.append(new(Filled, (market.symbol, quantity, price, fee)))
             slipped[index] += quantity * (price - mark) + fee
             if lots <= 0:
                 break
@@ -400,11 +419,8 @@ class Lane:
         self._taken[index] = taken
         return taken
 
-    def _worsened(self, market: _Market, level: int, side: int, worse: float, lots: int, depth: int) -> int:
-        """A level's price after impact, in ticks, rounded against us."""
-        moved = level * (1.0 + side * worse)
-        if abs(moved - round(moved)) <= NEAR * level * 10:
-            fraction = self.frictions.impact.fraction(Decimal(lots), Decimal(depth))
-            exact = market.instrument.round_price(level * market.instrument.tick * (1 + side * fraction), "up" if side > 0 else "down")
-            return max(int(exact / market.instrument.tick), 1)
-        return max(ceil(moved) if side > 0 else floor(moved), 1)
+    def _worsened(self, market: _Market, level: int, side: int, lots: int, depth: int) -> int:
+        """A level's price after impact in Decimal, where a float lies too near to a tick to tell; in ticks, rounded against us."""
+        fraction = self.frictions.impact.fraction(Decimal(lots), Decimal(depth))
+        exact = market.instrument.round_price(level * market.instrument.tick * (1 + side * fraction), "up" if side > 0 else "down")
+        return max(int(exact / market.instrument.tick), 1)

@@ -24,6 +24,10 @@ from agents.market.tape.memory import history_tape
 from tests.environment.trading_world import noise, walk
 
 CAPITAL = 50_000.0
+SOLVER = 1e-7
+"""Of equity: what an interior-point solution may be off by."""
+FEW = 10
+"""Lots that it may fall on beside the exact solution's."""
 
 
 class Scripted(Portfolio):
@@ -86,22 +90,30 @@ def players(
 
 
 def equal(lane: Lane, rooms: Rooms, wishes: np.ndarray, row: int = 0) -> int:
-    """Play both; how many fills there were."""
+    """Play both and compare every step; how many fills there were."""
     lane.reset(0, row)
     rooms.reset(0, row)
-    fills = 0
+    fills, exact = 0, True
     for wish in wishes:
         one, other = lane.play(wish), rooms.play(wish)
-        assert rounded(one.fills) == rounded(other.fills)
-        assert one.equity == other.equity
-        assert (one.bound, one.terminated) == (other.bound, other.terminated)
-        assert (one.turnover, one.elapsed_ns) == (pytest.approx(other.turnover, abs=1e-12), other.elapsed_ns)
-        for name in ("weights", "held", "returns"):
-            assert np.allclose(getattr(one, name), getattr(other, name), rtol=0, atol=1e-9)
-        for name in ("profit", "costs"):
-            assert np.allclose(getattr(one, name), getattr(other, name), rtol=0, atol=1e-6)
-        assert lane.drawdown == rooms.drawdown
         fills += len(one.fills)
+        exact = exact and all(symbol is not None for _, symbol in (*one.bound, *other.bound))
+        if exact:
+            assert rounded(one.fills) == rounded(other.fills)
+            assert one.equity == other.equity
+            assert lane.drawdown == rooms.drawdown
+        # From where a bound on the whole book was solved for, the solver's own tolerance is between the two: lots, not basis points.
+        lots = max(float(i.lot) * mark for i, mark in zip(lane.instruments, lane.marks().tolist(), strict=True)) / one.equity
+        digits = 1e-12 if exact else SOLVER + FEW * lots
+        assert one.equity == pytest.approx(other.equity, rel=digits)
+        assert [limit for limit in one.bound if limit[1] is None] == [limit for limit in other.bound if limit[1] is None]
+        assert exact is False or one.bound == other.bound
+        assert (one.terminated, one.elapsed_ns) == (other.terminated, other.elapsed_ns)
+        assert one.turnover == pytest.approx(other.turnover, abs=digits)
+        for name in ("weights", "held", "returns"):
+            assert np.allclose(getattr(one, name), getattr(other, name), rtol=0, atol=1e-9 if exact else digits)
+        for name in ("profit", "costs"):
+            assert np.allclose(getattr(one, name), getattr(other, name), rtol=0, atol=1e-6 + (0 if exact else digits * one.equity))
         if one.terminated or one.truncated:
             break
     return fills
