@@ -78,20 +78,30 @@ class WeightedReward:
 
     def judge(self, outcome: Outcome, *, remember: bool = True) -> Array:
         """Rewards [..., n], NaN where something is not finite; the running numbers move on if `remember`."""
-        outcome, known = _finite(outcome)
+        known: Flags | None = None
+        if not np.isfinite(outcome.profit).all():
+            outcome, known = _finite(outcome)
+        total = self._sum(outcome)
+        finite = np.isfinite(total)
+        if not finite.all() and known is None:
+            # One symbol's NaN is everybody's in a term of the whole portfolio: again, without it.
+            outcome, known = _finite(outcome)
+            total = self._sum(outcome)
+            finite = np.isfinite(total)
+        if remember:
+            self._move_on(outcome)
+        if known is None:
+            return total
+        known = known & finite
+        self.dropped += int(known.size - known.sum())
+        return np.where(known, total, np.nan)
+
+    def _sum(self, outcome: Outcome) -> Array:
         total: Array | None = None
         for name, weight in self.terms.items():
             value = weight * _FORMULAS[name](self, outcome)
             total = value if total is None else total + value
-        if total is None:
-            total = np.zeros(outcome.profit.shape)
-        if remember:
-            self._move_on(outcome)
-        if known is None and np.isfinite(total).all():
-            return total
-        known = np.isfinite(total) if known is None else known & np.isfinite(total)
-        self.dropped += int(known.size - known.sum())
-        return np.where(known, total, np.nan)
+        return np.zeros(outcome.profit.shape) if total is None else total
 
     @property
     def has_moments(self) -> bool:
@@ -175,12 +185,9 @@ _FORMULAS: dict[str, Callable[[WeightedReward, Outcome], Array]] = {
 }
 
 
-def _finite(outcome: Outcome) -> tuple[Outcome, Flags | None]:
-    """(the outcome with zeros where a symbol's numbers are not finite, where they all are); None: everywhere."""
+def _finite(outcome: Outcome) -> tuple[Outcome, Flags]:
+    """(the outcome with zeros where a symbol's numbers are not finite, where they all are)."""
     given = (outcome.profit, outcome.weights, outcome.returns, outcome.cost, outcome.prediction)
-    with np.errstate(invalid="ignore", over="ignore"):
-        if np.isfinite(sum(np.sum(array) for array in given)):
-            return outcome, None
     arrays = [np.broadcast_to(np.asarray(array, dtype=np.float64), outcome.profit.shape) for array in given]
     known: Flags = np.logical_and.reduce(np.isfinite(arrays))
     kept = [np.where(known, array, 0.0) for array in arrays]
