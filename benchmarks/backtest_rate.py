@@ -126,8 +126,9 @@ def _tell(name: str, made: Outcome) -> None:
 
 
 def _agree(name: str, ours: Outcome, peer: Outcome) -> None:
-    """The work is equal only if its result is: trades within two, equity within a permille."""
-    if abs(ours.trades - peer.trades) > 2 or abs(ours.equity - peer.equity) > 0.001 * CAPITAL:
+    """The work is equal only if its result is: trades within one in a hundred (and the one still open), equity within half a percent
+    of the capital, for some fill at the closing and others at the next opening."""
+    if abs(ours.trades - peer.trades) > 1 + 0.01 * ours.trades or abs(ours.equity - peer.equity) > 0.005 * CAPITAL:
         print(f"    {name} does not agree with ours: this is no equal work", file=sys.stderr)
 
 

@@ -39,8 +39,9 @@ def test_means_and_errors() -> None:
     spread = np.array([1.0, -1.0] * 50)
     alone = error(spread, np.ones(100), CLUSTER_NS * np.arange(100))
     assert alone == pytest.approx(np.sqrt(1 / 99), rel=1e-9)
-    same = error(np.repeat(spread, 10), np.ones(1000), np.repeat(CLUSTER_NS * np.arange(100), 10))
-    assert same == pytest.approx(alone)  # ten fills in one moment are one observation
+    near = np.repeat(CLUSTER_NS * np.arange(100), 10) + np.tile(np.arange(10) * CLUSTER_NS // 20, 100)
+    same = error(np.repeat(spread, 10), np.ones(1000), near)
+    assert same == pytest.approx(alone)  # ten fills within seconds are one observation
     assert error(np.array([1.0, 2.0]), np.ones(2), np.array([0, CLUSTER_NS])) is None
 
 
@@ -99,6 +100,20 @@ def test_hope_fills_more_than_fear(told: dict[str, Any]) -> None:
     assert all(row["quotes"] >= row["filled_quotes"] for row in told["rows"])
     free = next(row for row in told["rows"] if row["quoter"] == "glft_free" and row["queue"] == "front")
     assert free["quotes"] > 0 and free["fee"] in (None, 0.0)
+
+
+def test_each_quoter_meets_its_own_fee_weights_and_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    met: list[tuple[Decimal, bytes | None, str]] = []
+
+    def engine(config: EngineConfig, tape: Any, listed: list[Instrument], capital: Decimal, frictions: Frictions, weights: bytes | None) -> _Seen:
+        met.append((listed[0].maker_fee, weights, type(frictions.queue).__name__))
+        return _Seen()
+
+    monkeypatch.setattr("agents.jobs.books._engine", engine)
+    said = mark_outs(CONFIG, [_session(tmp_path, 2)], D(10_000), Frictions(), weights=b"w")
+    assert met[:3] == [(D("0.001"), None, "BackQueue"), (D(0), None, "BackQueue"), (D("0.001"), b"w", "BackQueue")]
+    assert [queue for *_, queue in met[::3]] == ["BackQueue", "ProRataQueue", "FrontQueue"]
+    assert [row["quoter"] for row in said["rows"][:4]] == ["touch", "glft", "glft_free", "trained"]
 
 
 def test_candles_have_no_book(tmp_path: Path) -> None:

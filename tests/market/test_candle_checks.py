@@ -131,6 +131,14 @@ def test_a_jump_over_two_batches_is_seen() -> None:
         check_candles(path, "BTC/USDT", frame, before=1.0)  # type: ignore[arg-type]
 
 
+def test_a_jump_between_two_batches_of_a_file_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.market.tape.common.BATCH", 10)
+    frame = table()
+    pl.concat([frame[:20], frame[20:].with_columns(pl.col("open", "high", "low", "close") * 100)]).write_parquet(tmp_path / "btc_usdt-1h.parquet")
+    with pytest.raises(DataError, match="row 21: .*another unit"):
+        list(open_tape(tmp_path / "btc_usdt-1h.parquet").events())
+
+
 @given(st.lists(st.sampled_from(["keep", "drop", "twice", "swap", "late"]), min_size=3, max_size=30))
 def test_only_a_clean_clock_passes(deeds: list[str]) -> None:
     """Whatever is done to the rows: a clock that passes is rising, on the grid and without a hole."""
