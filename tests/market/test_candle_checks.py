@@ -135,7 +135,7 @@ def test_a_jump_between_two_batches_of_a_file_is_seen(tmp_path: Path, monkeypatc
     monkeypatch.setattr("agents.market.tape.common.BATCH", 10)
     frame = table()
     pl.concat([frame[:20], frame[20:].with_columns(pl.col("open", "high", "low", "close") * 100)]).write_parquet(tmp_path / "btc_usdt-1h.parquet")
-    with pytest.raises(DataError, match="row 21: .*another unit"):
+    with pytest.raises(DataError, match=r"row 21: .*another unit"):
         list(open_tape(tmp_path / "btc_usdt-1h.parquet").events())
 
 
