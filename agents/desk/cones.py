@@ -33,18 +33,19 @@ ACTIVE = 1e-9
 """A dual value above this says that a row bound."""
 
 
-def _settings(gap: float) -> clarabel.DefaultSettings:
+def _settings(gap: float, careful: bool = True) -> clarabel.DefaultSettings:
     settings = clarabel.DefaultSettings()
     settings.verbose = False
     settings.max_threads = 1  # bit-equal replays, and the other core belongs to the learner
     settings.max_iter = 60  # ten suffice; a program that needs more is not believed
     settings.tol_gap_abs = settings.tol_gap_rel = gap
+    settings.iterative_refinement_enable = settings.equilibrate_enable = careful  # a third of the time, seldom needed without cones
     settings.presolve_enable = False  # it would drop rows with huge bounds and with them their dual values
     return settings
 
 
-SETTINGS = tuple(_settings(gap) for gap in (1e-12, 1e-10, 1e-8))
-"""The objective is flat: a gap of 1e-8 can be 1e-4 in a weight. Programs with cones rarely reach the first gap and always the last."""
+SETTINGS = (_settings(1e-12, careful=False), _settings(1e-12), _settings(1e-10), _settings(1e-8))
+"""Tried in turn. The objective is flat: a gap of 1e-8 can be 1e-4 in a weight. Programs with cones begin at the third."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +235,7 @@ class _Search:
         return True
 
     def run(self) -> Solved | None:
-        frame, n = self.frame, len(self.frame.question.wish)
+        n = len(self.frame.question.wish)
         quadratic, slope = self.layout.quadratic()
         for _ in range(ROUNDS):
             rows, cones = self._rows()
@@ -244,14 +245,20 @@ class _Search:
             weights, bids = np.zeros(n), np.zeros(n)
             weights[self.layout.weights] = x[self.layout.w[self.layout.weights]]
             bids[self.layout.bids] = x[self.layout.b[self.layout.bids]]
-            books = frame.books(np.maximum(weights, 0.0), np.maximum(bids, 0.0))
-            if self.main == FILLED:
-                constant, columns, symbols = self.layout.books[FILLED]
-                books[FILLED] = constant.copy()
-                np.add.at(books[FILLED], symbols, x[columns])
-            if not self._missing(books):
+            if not (self.measured or self.joint.top < inf) or not self._missing(self._books(weights, bids, x)):
                 return self._solved(weights, bids, rows, z)
         return None
+
+    def _books(self, weights: Floats, bids: Floats, x: Floats) -> dict[str, Floats]:
+        """The books of a solution; the filled one with the rises of the program, which may exceed those of the weights."""
+        books = self.frame.books(np.maximum(weights, 0.0), np.maximum(bids, 0.0))
+        if self.main == FILLED:
+            filled = self.frame.question.committed.copy()
+            rising = where(self.layout.rise >= 0)
+            filled[rising] += x[self.layout.rise[rising]]
+            filled[self.layout.bids] += x[self.layout.b[self.layout.bids]]
+            books[FILLED] = filled
+        return books
 
     def _missing(self, books: dict[str, Floats]) -> bool:
         """Add what the books break; whether anything was."""
@@ -354,7 +361,7 @@ class _Search:
 
 def _clarabel(curvature: Compressed, slope: Floats, matrix: Compressed, bound: Floats,
               cones: list[object]) -> tuple[Floats | None, Floats | None]:  # fmt: skip
-    for settings in SETTINGS[len(cones) > 1 :]:
+    for settings in SETTINGS[2 if len(cones) > 1 else 0 :]:
         solution = clarabel.DefaultSolver(curvature, slope, matrix, bound, cones, settings).solve()
         if solution.status == clarabel.SolverStatus.Solved:
             x, z = np.array(solution.x), np.array(solution.z)

@@ -14,10 +14,11 @@ from math import inf
 import cvxpy as cp
 import numpy as np
 
-from agents.desk.clusters import shrunk_covariance
+from agents.desk.clusters import load, shrunk_covariance
 from agents.desk.program import FEASIBLE, Joint, Question, minimise, objective, violation
 from agents.desk.tail import Quantile, Tail
 
+load()  # now: imported inside a strategy of Hypothesis it would be taken for chance
 TOLERANCE = 1e-5
 """Relative; objectives below `LEAST` are compared as if they were that large."""
 LEAST = 1e-3
