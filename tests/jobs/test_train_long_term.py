@@ -92,6 +92,11 @@ def test_a_run_that_is_taken_up_again_is_the_same_run():
         again.round()
     assert (again.updates, again.rounds) == (whole.updates, whole.rounds) == (90, 3)
     assert again.payload() == whole.payload() and again.meta() == whole.meta()
+    again.best, again.best_score = again._weights(), 1.0  # ahead on the validation candles
+    assert actors(again.payload()).act(AGENT, seen(5)).any()
+    last = LongTermTraining(config, null(600), 5, judge)
+    last.load({name: tensor.clone() for name, tensor in again.tensors().items()}, again.meta())
+    assert last.payload() == again.payload()
     with pytest.raises(SpecMismatch):
         LongTermTraining(LongTermConfig(**{**TINY, "hidden_sizes": (4, 4)}), null(600), 5).load(tensors, meta)
 
