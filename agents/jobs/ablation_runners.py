@@ -34,7 +34,7 @@ KERNEL_LIMITS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class EventRunner:
-    """The engine over a recorded market; returns count from `start`, facts from `warm_up_ns` earlier, so that features are known."""
+    """The engine over a recorded market from `start`, which has seen `warm_up_ns` of it before, so that features are known."""
 
     data: Source
     start: int | None
@@ -51,11 +51,10 @@ class EventRunner:
 
     def live(self, config: EngineConfig, weights: Sequence[bytes | None], told: Callable[[float], None]) -> Life:
         """One run a set of weights."""
-        first = None if self.start is None else self.start - self.warm_up_ns
         runs = [
             run_backtest(
-                config, self.data, first, self.end, self.capital, self.frictions, weights=payload, allow_gaps=self.allow_gaps,
-                progress=partial(_part, told, place, len(weights)),
+                config, self.data, self.start, self.end, self.capital, self.frictions, weights=payload, allow_gaps=self.allow_gaps,
+                warm_up_ns=self.warm_up_ns, progress=partial(_part, told, place, len(weights)),
             )
             for place, payload in enumerate(weights)
         ]  # fmt: skip

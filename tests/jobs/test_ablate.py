@@ -177,7 +177,7 @@ def test_through_the_engine_cash_replaces_the_agent_and_without_a_cap_positions_
     assert table.whole["volatility"] > 0 == cash.figures["volatility"] == cash.figures["turnover"] and cash.status == RAN
     assert cap.figures["volatility"] > 1.2 * table.whole["volatility"] and cap.bound and cap.bound > 0
     assert row(table, "agents.market_making").status == SILENT
-    assert table.periods == len(history.times) - 40  # what came before the window is seen and not judged
+    assert table.periods == len(history.times) - 41  # what came before the window is seen and not judged
     assert json.loads(json.dumps(table.to_dict()))["tested"] == 2
 
 
