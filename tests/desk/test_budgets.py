@@ -115,9 +115,10 @@ def test_working_buys_are_promises():
     world = Desk(short_term=AgentBudget(turnover=0.1, fees=0.001))
     world.order(ETH, Side.BUY, "0.1", "2500", shares=(("short_term", 3.0), ("long_term", 1.0)))
     world.order(ETH, Side.SELL, "0.1", "2600", shares=(("short_term", -1.0),))
-    allowance = world.budgets.allowances(world.left(), world.ledger)["short_term"]
+    left = world.left()
+    allowance = world.budgets.allowances(left, world.ledger)["short_term"]
     assert (allowance.turnover, allowance.fees) == (D("812.5"), D("9.8125"))
-    assert world.left()["short_term"].turnover == 1000  # the day's own figure is not touched
+    assert left["short_term"].turnover == 1000  # the day's own figure is not touched
 
 
 def test_a_plan_never_asks_for_more_than_the_day_allows_and_says_so():
