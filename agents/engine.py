@@ -112,7 +112,7 @@ class Engine:
                 order = self.ledger.orders.get(event.order_id)
                 self.attribution.apply(event, order.place.shares if order else (), self._marks())
                 if order is not None and is_stop(order.place):
-                    self.stops.fire(event.symbol)
+                    self.stops.fire(event.symbol, self.market.now)
                 if self.ledger.instruments[event.symbol].stop_orders:
                     self._next_plan = 0
             case Adopted(place=place):

@@ -144,7 +144,10 @@ BREAKS = [
 @pytest.mark.parametrize(("room", "error"), BREAKS)
 def test_a_failing_room_takes_no_risk_and_leaves_the_stops(room: str, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     world = held()
-    monkeypatch.setattr(engine_module, room, fail(error))
+    if room == "coordinate":
+        monkeypatch.setattr(type(world.engine.coordinator), room, fail(error))
+    else:
+        monkeypatch.setattr(engine_module, room, fail(error))
     sent = world.pass_time(10)
     assert places(sent) == stops(sent) and world.engine.problems[f"decision_failed_{type(error).__name__}"] > 5
     assert all(is_stop(o.place) for o in world.engine.ledger.live_orders()), "quotes and working orders are gone"
@@ -159,7 +162,7 @@ def test_with_a_dead_solver_a_hit_stop_and_the_ladder_still_sell(monkeypatch: py
     world.until(lambda: bool(world.engine.held()))
     (symbol, *_) = world.engine.held()
     monkeypatch.setattr(engine_module, "project", fail(RuntimeError()))
-    world.engine.stops.fire(symbol)
+    world.engine.stops.fire(symbol, world.engine.market.now)
     world.pass_time(20)
     assert not safety.sellable(symbol, world.engine.market, world.engine.ledger, CONFIG.limits)
     ladder = held()

@@ -150,7 +150,7 @@ def test_under_halt_the_daemon_sells_where_a_hit_stop_could_not_rest() -> None:
     world = held()
     world.tell(Halt(UNSTAMPED, "test"))
     world.pass_time(1)
-    world.engine.stops.fire(BTC)
+    world.engine.stops.fire(BTC, world.engine.market.now)
     world.pass_time(10)
     assert not safety.sellable(BTC, world.engine.market, world.engine.ledger, CONFIG.limits)
     assert world.violations == []

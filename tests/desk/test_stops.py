@@ -1,17 +1,24 @@
 """The trailing stop: follows the highest trusted mark, sells when it is hit, and waits for the long-term agent."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
 from agents.core.instruments import Side
-from agents.desk.stops import AT_ONCE, Stops
-from agents.desk.wishes import LongTermWish
+from agents.desk.stops import AT_ONCE, HOUR, Stops
+from agents.desk.wishes import LONG_TERM, SHORT_TERM, LongTermWish
 from tests.desk.world import BTC, World
 
 
-def wish(distance):
-    return LongTermWish(BTC, 0, 1 << 62, (0.0,) * 4, 0.5, 0.1, 1.0, (1.0, 0.0, 0.0), distance)
+def wish(distance, weight=0.1):
+    return LongTermWish(BTC, 0, 1 << 62, (0.0,) * 4, 0.5, weight, 1.0, (1.0, 0.0, 0.0), distance)
+
+
+def shared(world, long_term, short_term):
+    """A target that both directional agents made."""
+    target = world.target({BTC: long_term + short_term})
+    return replace(target, contributions={BTC: {LONG_TERM: long_term, SHORT_TERM: short_term}})
 
 
 def held():
@@ -35,7 +42,25 @@ def test_a_fall_from_the_highest_mark_takes_the_wish_away_until_the_agent_speaks
     assert stops.cut(target).weights[BTC] == 0.0
     assert stops.levels(world.at)[BTC][0] == 0.02
     stops.wish(wish(0.05))
-    assert stops.cut(target) is target
+    assert stops.hits() == frozenset(), "forgiven"
+    assert stops.cut(target).weights[BTC] == 0.0, "but the long-term agent stays out for a while"
+
+
+def test_after_a_stop_the_long_term_agent_stays_out_and_the_others_do_not():
+    world, stops, _ = held()
+    target = shared(world, 0.1, 0.02)
+    stops.fire(BTC, target.time)
+    stops.wish(wish(0.02))
+    cut = stops.cut(target)
+    assert (cut.weights[BTC], cut.contributions[BTC]) == (0.02, {SHORT_TERM: 0.02})
+    day_later = replace(target, time=target.time + 24 * HOUR)
+    assert stops.cut(day_later) is day_later
+    stops.wish(wish(0.02, weight=0.0))
+    assert stops.cut(target) is target, "it has changed its mind: what it wishes from here on is new"
+    sold = shared(world, -0.1, 0.02)
+    stops.fire(BTC, target.time)
+    stops.wish(wish(0.02))
+    assert stops.cut(sold) is sold, "a wish to sell is heard"
 
 
 def test_without_a_position_nothing_is_stopped():
@@ -72,12 +97,12 @@ def test_only_those_that_are_asked_for_are_watched():
 
 def test_a_stop_that_the_exchange_fired_counts_as_hit_until_the_agent_speaks():
     _, stops, target = held()
-    stops.fire(BTC)
+    stops.fire(BTC, 0)
     assert stops.cut(target).weights[BTC] == 0.0
     stops.wish(wish(0.02))
     assert stops.hits() == frozenset()
     silent = Stops()
-    silent.fire(BTC)
+    silent.fire(BTC, 0)
     assert silent.cut(target).weights[BTC] == 0.0, "also where nobody has spoken yet"
 
 
