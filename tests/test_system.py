@@ -12,6 +12,7 @@ from agents import Experience, MultiAgentTradingSystem
 from agents.core.errors import ConfigError, DataError, ModelError, NotFinite, SpecMismatch
 from agents.core.events import NewWeights, Stamp
 from agents.desk.decision import EngineConfig
+from agents.desk.limits import RiskState
 from agents.engine import Engine
 from agents.market.observation import ACTION_SIZES, SPEC_HASH, STATE_SIZES
 from agents.serving import labels
@@ -171,8 +172,8 @@ def test_an_offline_data_set_of_columns_takes_its_epochs():
         "state": rng.standard_normal((40, 60)), "action": np.tanh(rng.standard_normal((40, 2))), "reward": rng.standard_normal(40),
         "next_state": rng.standard_normal((40, 60)), "done": np.zeros(40),
     }  # fmt: skip
-    curve = trader.train_offline({"risk": columns}, epochs=5)
-    assert len(curve) == 5 and trader.learner.agents["risk"].updates == 15  # three batches of 16
+    curve = trader.train_offline({"risk": columns}, epochs=60)
+    assert len(curve) == 60 and trader.learner.agents["risk"].updates == 180  # three batches of 16; more than four for a row
     assert trader.learner.agents["long_term"].updates == 0
     for wrong in ([], {"risk": {**columns, "reward": np.full(40, np.nan)}}, {"nobody": columns}):
         with pytest.raises(DataError):
@@ -275,6 +276,9 @@ def test_of_a_whole_situation_the_joint_decision_is_what_the_engine_decides():
     assert len(action.wishes) == 7 and set(action.safe.weights) == {BTC, ETH}
     assert all(0.0 <= weight <= engine.config.limits.position_cap + 1e-9 for weight in action.safe.weights.values())
     assert (engine.risk.peak_equity, len(engine.ledger.orders)) == (peak, orders)
+    fresh = RiskState()
+    act(trader, Situation(engine.market, engine.ledger, fresh))
+    assert fresh.peak_equity == 0.0
     assert trader.update(given, action, 0.1, given) == {}
     assert trader.learner.experiences == 7
 

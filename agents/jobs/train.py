@@ -171,7 +171,7 @@ class _CandleRun:
         judge = None
         if looked_at is not None:
             judge = Judge(looked_at, config.validate_from, config.costs, desk | {"features": features})
-        settings, own = replace(config.long_term, steps=config.steps), desk | {"features": features[: len(learned.times)]}
+        settings, own = replace(config.long_term, steps=config.steps, curriculum=config.curriculum), desk | {"features": features[: len(learned.times)]}
         self._training = LongTermTraining(settings, learned, config.seed, judge, config.costs, own)
         self._window = [int(learned.times[0]), int(learned.times[-1]) + learned.length]
 

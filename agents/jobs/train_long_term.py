@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.core.errors import ConfigError, DataError
+from agents.desk.rewards import Curriculum, CurriculumParams
 from agents.environment.kernel import VectorCosts
 from agents.environment.vector import LONGEST_LOOK, VectorTradingEnvironment
 from agents.jobs.baselines import long_term_prior
@@ -33,6 +34,8 @@ from agents.market.observation import ACTION_SIZES, SPEC_HASH, STATE_SIZES
 from agents.serving.actors import Actors
 
 AGENT = "long_term"
+SCHEDULE = CurriculumParams(memory=2.0, patience=2)
+"""A round is thousands of episodes: two of them tell enough."""
 LEAST_BARS = 400
 """About two weeks of hours: below it there is no round to play beside the warm-up."""
 WINDOWS = 64
@@ -77,6 +80,8 @@ class LongTermConfig:
     """Standard errors by which a policy must beat the prior on the validation candles, else the prior is kept."""
     normalize: bool = True
     """Columns in running deviations; folded into what is served."""
+    curriculum: bool = False
+    """Whether costs begin at nothing and grow while sampled actions earn more than uniform ones."""
     exogenous_baseline: bool = True
     """Whether what the prior's own weight earns in a bar is taken off its rewards: it depends on no action, and is most of their noise."""
     options: Options = PLAIN
@@ -187,6 +192,7 @@ class LongTermTraining:
             history, config.copies, form=AGENT, costs=costs, episode_bars=bars, **(environment or {})
         )
         self._judge = judge
+        self._curriculum = Curriculum(SCHEDULE if config.curriculum else CurriculumParams(stages=1))
         self._closings = history.closings
         self._exogenous = _prior_gain(history, self._ground.features)
         self.sac = self._algorithm()
@@ -215,7 +221,12 @@ class LongTermTraining:
 
     def round(self) -> dict[str, float]:
         """Play, learn, look; returns what there is to watch. Raises Diverged."""
+        costs = self._curriculum.stage.costs
+        if self.config.curriculum:
+            self._ground.ease(costs)
         played = play(self._ground, self._explore, self.config.round_bars, self._round_seed())
+        skill = self._skill(played)
+        self._curriculum.update(skill)
         spread = float(played.rewards[played.lived].std())
         played, share = played.without(self._exogenous) if self.config.exogenous_baseline else (played, 0.0)
         if not played.rows:
@@ -226,16 +237,30 @@ class LongTermTraining:
         self.rounds += 1
         left = float(played.rewards[played.lived].std()) / max(spread, 1e-12)
         info |= {"rows": float(played.rows), "return_scale": self.returns.value, "baseline_share": share, "deviation_left": left}
+        info |= {"skill": skill, "stage_costs": costs}
         if self._judge is not None:
             info |= self._look(self._judge)
         return info
+
+    def _skill(self, played: Round) -> float:
+        """By how much sampled actions earned more a bar than uniform ones; 0 where there are none of either."""
+        uniform = self._uniform
+        if not 0 < uniform < self.config.copies:
+            return 0.0
+        means = [float(played.rewards[:, part][played.lived[:, part]].mean()) for part in (slice(uniform, None), slice(uniform))]
+        return means[0] - means[1]
+
+    @property
+    def _uniform(self) -> int:
+        """Copies whose actions are uniform."""
+        return round(self.config.uniform_share * self.config.copies)
 
     def _round_seed(self) -> int:
         return int(np.random.default_rng([self.seed, 2, self.rounds]).integers(2**31))
 
     def _explore(self, states: Floats) -> Floats:
         acted = self.sac.act(self.scale.states(states), explore=True)
-        uniform = round(self.config.uniform_share * self.config.copies) * (len(states) // self.config.copies)
+        uniform = self._uniform * (len(states) // self.config.copies)
         if self.rounds == 0:
             uniform = len(states)  # nothing is known yet: warm-up, in simulation only
         acted[:uniform] = self.rng.uniform(-1.0, 1.0, (uniform, acted.shape[1]))
@@ -293,6 +318,7 @@ class LongTermTraining:
         return {
             "rounds": self.rounds, "updates": self.updates, "looks": self.looks, "best_score": self.best_score,
             "returns": [self.returns.square, self.returns.count], "rng": self.rng.bit_generator.state,
+            "curriculum": list(self._curriculum.state()),
         }  # fmt: skip
 
     def load(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -303,6 +329,8 @@ class LongTermTraining:
         self.sac.updates, self.rounds, self.looks = int(meta["updates"]), int(meta["rounds"]), int(meta["looks"])
         self.best_score = float(meta["best_score"])
         self.returns.square, self.returns.count = meta["returns"]
+        number, mean, episodes = meta["curriculum"]
+        self._curriculum.restore((int(number), float(mean), int(episodes)))
         self.rng.bit_generator.state = meta["rng"]
 
 

@@ -67,6 +67,18 @@ def test_the_payload_serves_and_the_others_act_their_priors():
     assert payload != train_long_term(null(600), 4, 20, **TINY)
 
 
+def test_with_a_curriculum_costs_begin_at_nothing_and_grow():
+    config = LongTermConfig(steps=10_000, curriculum=True, **TINY)
+    training = LongTermTraining(config, null(600), 5)
+    first = training.round()
+    assert first["stage_costs"] == 0.0 and not training._ground.kernel.cost_scale.any()
+    training._curriculum.update(1.0)
+    assert training.round()["stage_costs"] == 0.25 and (training._ground.kernel.cost_scale == 0.25).all()
+    again = LongTermTraining(config, null(600), 5)
+    again.load({name: tensor.clone() for name, tensor in training.tensors().items()}, training.meta())
+    assert again.round() == training.round()
+
+
 def test_the_prior_is_kept_unless_it_is_beaten():
     """Nothing beats the prior by a thousand standard errors: patience ends the run, and what is handed on acts zero."""
     figures: list[float] = []
