@@ -38,6 +38,12 @@ def verdicts(report: Plain) -> list[str]:
     """What the intervals allow to be said, one sentence each."""
     said = []
     for study in [report["main"], *report.get("repeats", [])]:
+        sure = [name for name, found in study["intervals"].items() if found["decided"]]
+        if study["intervals"]:
+            said.append(
+                f"{_title(study)}: of the baselines and priors, {_list(sure)} {'has' if len(sure) < 2 else 'have'} a Sharpe ratio whose interval"
+                f" excludes zero, over {study['years']:.2f} years."
+            )
         agent = study.get("agent")
         if agent is None:
             continue
@@ -55,8 +61,8 @@ def verdicts(report: Plain) -> list[str]:
     choosing = report["main"].get("choosing")
     if choosing is not None:
         said.append(
-            f"Deflated by {choosing['trials']} tried configurations, the probability that its Sharpe ratio is more than luck is"
-            f" {choosing['deflated_sharpe']:.2f}; .95 would be evidence."
+            f"{_title(report['main'])}: deflated by {choosing['trials']} tried configurations, the probability that the agent's Sharpe ratio is"
+            f" more than luck is {choosing['deflated_sharpe']:.2f}; .95 would be evidence."
         )
     return said
 
@@ -82,13 +88,16 @@ def _method(main: Plain) -> str:
         [str(fold["number"]), *(f"{_day(a)} to {_day(b)}" for a, b in (fold["train"], fold["test"])), f"{fold['gap_bars']:,}"]
         for fold in main["folds"]
     ]
+    guarded = main.get("configuration", {}).get("guarded", True)
+    picked = "A run picks its checkpoint on that gap" if guarded else "No checkpoint is picked: the newest weights of each run are judged"
     text = (
         f"Walk-forward, {plan['scheme']}: purge {plan['purge']:,} bars (the longest look-back of a column) and embargo {plan['embargo']}"
-        " between the last bar of training and the first that is judged. A run picks its checkpoint on that gap; configurations are chosen"
+        f" between the last bar of training and the first that is judged. {picked}; configurations are chosen"
         " on the fold before the last; the last fold is the test. Costs times 1 are"
         f" {costs['fee_bps']:g} bp fee and {costs['half_spread_bps']:g} bp half spread on each notional traded. The agent lives alone:"
         " shipped limits, without the drawdown ladder and the risk agent, so that a difference to its prior is its own;"
-        " `shipped desk` below has both."
+        " `shipped desk` below has both. All accounts are spot accounts: a wish for a short is a wish for nothing. Turnover, costs and funding"
+        " are fractions of equity a year; drawdown is from the peak of the judged span."
     )
     return text + "\n\n" + table(["fold", "trained on", "judged on", "gap, bars"], rows)
 
@@ -158,7 +167,7 @@ def _folds(study: Plain) -> str:
 
 def _agent(agent: Plain) -> list[str]:
     own = agent["against_prior"]
-    rows = [["own prior", *_measures(own)], *([name, *_measures(each)] for name, each in agent["against"].items())]
+    rows = [["own prior", *_measures(own)], *([name, *_measures(each)] for name, each in agent["against"].items() if not agent["prior"]["name"].endswith(name))]
     paired = table(["agent less", "mean a year", "Sharpe", "at equal volatility", "share of resamples at or below 0"], rows)
     seeds = [
         [str(row["seed"]), f"{row['sharpe']:.2f}", _percent(row["growth"]), f"{row['turnover']:.0f}",

@@ -8,7 +8,7 @@ from typing import Any
 
 from agents.environment.vector import LONGEST_LOOK
 from agents.jobs.evaluate import Lesson, Training
-from agents.jobs.train_long_term import Judge, LongTermConfig, LongTermTraining
+from agents.jobs.train_long_term import PLAIN, Judge, LongTermConfig, LongTermTraining
 from agents.jobs.trials import Trial
 
 
@@ -18,7 +18,8 @@ def long_term_training(config: LongTermConfig, kept: Path | None = None, *, guar
     A guarded run picks its best look at the fold's gap, which is the prior where none beats it; else the newest weights are judged.
     """
     plain = {name: value for name, value in asdict(config).items() if name != "options"}
-    plain |= {"options": sorted(name for name, value in asdict(config.options).items() if value), "guarded": guarded}
+    given, usual = asdict(config.options), asdict(PLAIN)
+    plain |= {"options": {name: value for name, value in given.items() if value != usual[name]}, "guarded": guarded}
 
     def lessons(lesson: Lesson) -> Callable[[int], bytes]:
         return _Pupil(config, plain, lesson, kept).learn

@@ -99,6 +99,7 @@ def evaluate(
     keep: Kept = None,
     resamples: Resamples = 2000,
     markdown: Markdown = None,
+    note: Annotated[list[str] | None, typer.Option("--note", metavar="TEXT", help="A line for the head of the report; may be repeated.")] = None,
     as_json: Json = False,
 ) -> None:
     """Judge baselines, priors and the trained long-term agent as a sceptic would, and say what the intervals allow and nothing more."""
@@ -118,7 +119,7 @@ def evaluate(
     study = _study(data, name, days, "anchored", fee_bps, half_spread_bps, resamples)
     training = _training(steps, hidden, unguarded, keep) if seeds else None
     found = judge(study, training, range(seeds), TrialLog(trials), _progress, range(fold_seeds))
-    report: dict[str, Any] = {"command": _command(), "main": found.report}
+    report: dict[str, Any] = {"command": _command(), "notes": note or [], "main": found.report}
     report["repeats"] = [repetition(path, study, found.weights, _progress) for path in again or []]
     if not without_controls:
         report["controls"] = controls(found.weights, study.costs, study.desk, told=_progress)
