@@ -31,7 +31,7 @@ LABELS = {
 """What each statistic is called, in the order of the table."""
 PERCENT = frozenset(
     ("profit_share", "cagr", "volatility", "max_drawdown", "win_rate", "average_trade", "exposure", "most_exposure", "time_in_market",
-     "market_change")
+     "market_change", "risk")
 )  # fmt: skip
 """Kept as fractions, told in percent."""
 
@@ -95,7 +95,7 @@ def by_symbol(result: RunResult) -> list[dict[str, Any]]:
 
 
 def by_agent(result: RunResult) -> list[dict[str, Any]]:
-    """A row an agent: profit, costs and share of the account's risk; profits add up to the account's."""
+    """A row an agent: profit, costs and its part of the account's annual volatility; profits add up to the account's."""
     return [
         {"agent": agent, "profit": profit, "costs": result.costs_by_agent.get(agent), "risk": result.risk_by_agent.get(agent)}
         for agent, profit in result.pnl_by_agent.items()

@@ -112,14 +112,14 @@ def moment(flag: str, text: str | None) -> int | None:
 def _print(answer: Mapping[str, Any]) -> None:
     from rich.console import Console
 
-    from agents.jobs.report import CAUTION, LABELS, told
+    from agents.jobs.report import CAUTION, LABELS, PERCENT, told
 
     console = Console()
     metrics = [(LABELS[name], told(name, value)) for name, value in answer["statistics"].items()]
     console.print(_table("Summary metrics", ("Metric", "Value"), metrics))
     for title, rows in (("By symbol", answer["by_symbol"]), ("By agent", answer["by_agent"])):
         if rows:
-            heads = tuple(LABELS.get(name, name.replace("_", " ")) for name in rows[0])
+            heads = tuple(name.replace("_", " ") + (" %" if name in PERCENT else "") for name in rows[0])
             console.print(_table(title, heads, [tuple(told(k, v) for k, v in row.items()) for row in rows]))
     for path in answer.get("report", ()):
         console.print(f"written: {path}", soft_wrap=True)
