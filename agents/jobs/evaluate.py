@@ -225,7 +225,7 @@ def logged(log: TrialLog, study: Study, training: Training, stage: str, section:
 def tried(log: TrialLog, study: Study, returns: Sequence[float]) -> Plain:
     """What choosing cost: deflated Sharpe ratio of the test curve, overfitting over all configurations on the validation fold."""
     count = log.count(study.name)
-    spread = log.variance(study.name)
+    spread = log.variance(study.name, "validation")
     ratio, skewness, kurtosis = moments(returns)
     found: Plain = {
         "trials": count,

@@ -94,11 +94,11 @@ class TrialLog:
         length = len(found[list(found)[-1]]) if found else 0
         return {key: curve for key, curve in found.items() if len(curve) == length}
 
-    def variance(self, study: str, figure: str = "sharpe") -> float | None:
-        """Variance of a figure over configurations, each by its mean over seeds; None for fewer than two."""
+    def variance(self, study: str, stage: str, figure: str = "sharpe") -> float | None:
+        """Variance of a figure over configurations looked at in one stage, each by its mean over seeds; None for fewer than two."""
         values: dict[str, list[float]] = {}
         for trial in self.read():
-            if trial.study == study and figure in trial.figures:
+            if (trial.study, trial.stage) == (study, stage) and figure in trial.figures:
                 values.setdefault(trial.key, []).append(float(trial.figures[figure]))
         if len(values) < 2:
             return None

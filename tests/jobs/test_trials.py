@@ -15,15 +15,16 @@ ONE = Trial("spot 1h", {"steps": 1000, "hidden": [64, 64]}, 0, "validation", {"s
 
 def test_seeds_are_chance_and_configurations_are_choices(tmp_path):
     log = TrialLog(tmp_path / "deep" / "trials.jsonl")
-    assert (log.read(), log.count("spot 1h"), log.variance("spot 1h")) == ([], 1, None)
+    assert (log.read(), log.count("spot 1h"), log.variance("spot 1h", "validation")) == ([], 1, None)
     for seed in range(3):
         log.append(replace(ONE, seed=seed, figures={"sharpe": float(seed)}))
     log.append(replace(ONE, configuration={"hidden": [64, 64], "steps": 1000}))  # the same, in another order
     log.append(replace(ONE, configuration={"steps": 2000, "hidden": [64, 64]}, figures={"sharpe": 2.0}))
     log.append(replace(ONE, study="perpetuals 1h"))
     assert (log.count("spot 1h"), log.count("perpetuals 1h")) == (2, 1)
-    assert log.variance("spot 1h") == pytest.approx(((0.875 - 1.4375) ** 2) * 2)  # means 3.5 / 4 and 2
-    assert len(log.read()) == 6
+    log.append(replace(ONE, stage="test", figures={"sharpe": -9.0}))  # of other days: not to be compared
+    assert log.variance("spot 1h", "validation") == pytest.approx(((0.875 - 1.4375) ** 2) * 2)  # means 3.5 / 4 and 2
+    assert len(log.read()) == 7
 
 
 def test_what_is_read_is_what_was_written(tmp_path):
