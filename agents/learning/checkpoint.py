@@ -19,8 +19,6 @@ from torch import Tensor
 from agents.core.errors import ModelError
 
 CURRENT, PREVIOUS = "checkpoint.json", "previous.json"
-_DIGEST = 64
-"""Characters of the names that are ours to remove."""
 
 
 def save(folder: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> str:
@@ -119,5 +117,5 @@ def _sweep(folder: Path) -> None:
     """Remove tensors that neither record names, and what an interrupted save left."""
     named = {_named(folder / CURRENT), _named(folder / PREVIOUS)}
     for file in (*folder.glob("*.safetensors"), *folder.glob("*.tmp")):
-        if file.suffix == ".tmp" or (len(file.stem) == _DIGEST and file.stem not in named):
+        if file.suffix == ".tmp" or file.stem not in named:
             file.unlink()

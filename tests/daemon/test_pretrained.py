@@ -1,12 +1,15 @@
 """Weights of a training run in the daemon: served from the first decision on, refused where they do not fit, never on a real exchange."""
 
+import json
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load, save
 
 from agents.core.errors import ConfigError
 from agents.core.events import NewWeights
 from agents.market.observation import SPEC_HASH
+from agents.serving.actors import FORMAT
 from daemon import session
 from daemon.errors import Unsafe
 from daemon.journal import JournalReader
@@ -39,6 +42,15 @@ def test_weights_that_do_not_fit_are_refused_by_the_settings_name(tmp_path, body
     if body is not None:
         (tmp_path / "weights.safetensors").write_bytes(body)
     with pytest.raises(ConfigError, match=f"agents.weights.*{words}"):
+        pretrained(settings_of(tmp_path))
+
+
+def test_weights_that_lack_an_agent_are_refused(tmp_path):
+    tensors = load(payload(1)[0])
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("risk.")}
+    body = save(kept, {FORMAT: json.dumps({"version": 1, "spec": SPEC_HASH})})
+    (tmp_path / "weights.safetensors").write_bytes(body)
+    with pytest.raises(ConfigError, match="agents.weights.*sizes"):
         pretrained(settings_of(tmp_path))
 
 
