@@ -50,7 +50,7 @@ def test_weights_that_lack_an_agent_are_refused(tmp_path):
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("risk.")}
     body = save(kept, {FORMAT: json.dumps({"version": 1, "spec": SPEC_HASH})})
     (tmp_path / "weights.safetensors").write_bytes(body)
-    with pytest.raises(ConfigError, match="agents.weights.*sizes"):
+    with pytest.raises(ConfigError, match=r"agents\.weights.*sizes"):
         pretrained(settings_of(tmp_path))
 
 
