@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.core.errors import DataError, Gap
-from agents.core.events import Bar
+from agents.core.events import Bar, FeedGap
 from agents.core.instruments import NS
-from agents.market.history import load_history
+from agents.market.history import CandleHistory, load_history
 from agents.market.synthetic_candles import random_walk_history
 from agents.market.tape import open_tape
 from agents.market.tape.checks import FIELDS, check_candles, check_times
@@ -172,3 +172,17 @@ def test_a_history_is_the_tape_of_its_files(tmp_path: Path) -> None:
     assert list(made.events()) == list(read.events())
     assert sum(isinstance(event, Bar) for event in made.events()) == 100
     assert (made.instruments, made.counts, made.start, made.end) == (read.instruments, read.counts, read.start, read.end)
+
+
+def test_a_hole_in_a_history_is_told_like_one_in_a_file(tmp_path: Path) -> None:
+    history = random_walk_history(1, 50, 3)
+    values = [getattr(history, name).copy() for name in FIELDS]
+    for array in values:
+        array[20:24] = np.nan
+    holed = CandleHistory(history.symbols, "1h", history.times, *values)
+    frame = pl.DataFrame({"timestamp": history.times // 1_000_000, **dict(zip(FIELDS, (v[:, 0] for v in values), strict=True))})
+    frame.filter(pl.col("close").is_not_nan()).write_parquet(tmp_path / "s000_usdt-1h.parquet")
+    made, read = list(history_tape(holed).events()), list(open_tape(tmp_path, allow_gaps=True).events())
+    gaps = [(number, event.stamp) for number, event in enumerate(made) if isinstance(event, FeedGap)]
+    assert gaps == [(number, event.stamp) for number, event in enumerate(read) if isinstance(event, FeedGap)]
+    assert [number for number, _ in gaps] == [20] and len(made) == len(read) == 47
