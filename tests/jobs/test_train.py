@@ -132,7 +132,7 @@ def test_a_folder_of_another_run_is_refused_by_what_differs(tmp_path, file):
 
 
 def test_rows_of_a_round_that_were_lost_end_the_run(tmp_path):
-    config = synthetic(tmp_path / "run", steps=150)
+    config = synthetic(tmp_path / "run", steps=40)
     train(config)
     (tmp_path / "run" / "rows" / "round-00000.npz").write_bytes(b"torn")
     with pytest.raises(DataError, match="begin it anew"):
@@ -263,7 +263,7 @@ def test_a_cheaper_exchange_takes_its_share():
 
 
 def test_the_curriculum_is_part_of_what_goes_on(tmp_path):
-    train(synthetic(tmp_path / "run", steps=150, curriculum=True))
+    train(synthetic(tmp_path / "run", steps=40, curriculum=True))
     _, notes = kept_rows(tmp_path / "run", 0)
     assert np.isfinite(notes["reward"]) and (tmp_path / "run" / CHECKPOINT / "checkpoint.json").is_file()
 
