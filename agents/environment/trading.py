@@ -188,7 +188,7 @@ class TradingEnvironment(gymnasium.Env[Singles, Singles]):
         self._over = moment.terminated or truncated
         if self._canvas is not None:
             self._draw(moment)
-        return moment.observation, moment.reward, moment.terminated, truncated and not moment.terminated, moment.info
+        return moment.observation, moment.reward, moment.terminated, truncated, moment.info
 
     def _draw(self, moment: Moment) -> None:
         if self._canvas is not None:

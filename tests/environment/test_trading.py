@@ -66,6 +66,8 @@ def test_equal_seeds_are_equal_bit_for_bit(fast):
     assert one == again
     assert one != other
     assert play(copy.deepcopy(env), actions, 5) == one
+    first = TradingEnvironment(walk(4, 160), fast=fast, random_start=True, episode_steps=30).reset()[1]["time"]
+    assert copy.deepcopy(env).reset()[1]["time"] == first  # its own seed, not that of the last episode
     assert play(pickle.loads(pickle.dumps(env)), actions, 5) == one  # noqa: S301  our own bytes
 
 
@@ -196,6 +198,20 @@ def test_rewards_do_not_depend_on_who_plays(terms):
     fast, rooms = (TradingEnvironment(history, rewards=terms, fast=fast) for fast in (True, False))
     actions = noise(fast, 30)
     assert [row[1] for row in play(fast, actions)[1:]] == pytest.approx([row[1] for row in play(rooms, actions)[1:]], abs=1e-9)
+
+
+def test_an_agent_s_rows_are_what_it_saw_did_and_earned():
+    env = TradingEnvironment(walk(2, 60), form="long_term", warmup=40)
+    seen, _ = env.reset(seed=0)
+    for action in noise(env, 8):
+        following, reward, *_ = env.step(action)
+        rows = env.experiences
+        assert [row.symbol for row in rows] == list(env.symbols)
+        assert np.array_equal([row.action for row in rows], action)
+        assert np.array_equal([row.state for row in rows], seen)
+        assert np.array_equal([row.next_state for row in rows], following)
+        assert reward == pytest.approx(sum(row.reward for row in rows))
+        seen = following
 
 
 # ---- what is no question
