@@ -222,7 +222,7 @@ def _books(books: Plain) -> str:
     head += [f"after {seconds} s, bp" for seconds in books["horizons_s"]]
     rows = []
     for row in books["rows"]:
-        after = [f"{_figure(row['markout'].get(str(s)), 2)} ± {_figure(row['error'].get(str(s)), 2)}" for s in books["horizons_s"]]
+        after = [_measured(row["markout"].get(f"{seconds}s"), row["error"].get(f"{seconds}s")) for seconds in books["horizons_s"]]
         rate = row["fill_rate"]
         rows.append([
             row["session"].split(".")[0], row["symbol"], row["quoter"], row["queue"], f"{row['minutes']:.1f}", f"{row['quotes']:,}",

@@ -70,7 +70,19 @@ def test_the_page_says_what_the_intervals_say(whole):
     own = report["main"]["agent"]["against_prior"]["equal_volatility"]
     for decided, word in ((1, "is ahead of"), (0, "cannot be told from"), (-1, "is behind")):
         own["decided"] = decided
-        assert f"the trained long-term agent {word} its own prior" in verdicts(report)[0]
+        assert any(f"the trained long-term agent {word} its own prior" in said for said in verdicts(report))
+
+
+def test_the_page_takes_recorded_books_and_controls(whole):
+    row = {
+        "session": "btc.parquet 2024", "symbol": "BTC/USDT", "quoter": "glft", "queue": "back", "minutes": 8.0, "quotes": 10, "fill_rate": 0.5,
+        "captured": 0.5, "fee": 2.0, "markout": {"1s": -0.25, "5s": None}, "error": {"1s": 0.125, "5s": None},
+    }  # fmt: skip
+    books = {"caution": "Minutes of book prove no profit.", "horizons_s": [1, 5], "rows": [row]}
+    known = {"text": "Made up.", "rows": [{"name": "null", "expected": "nothing", "found": "1 %", "passed": False}]}
+    page = document({"command": "quartet evaluate", "main": whole[0].report, "books": books, "controls": known, "notes": ["a remark"]})
+    assert "| btc | BTC/USDT | glft | back | 8.0 | 10 | 50.0 % | 0.50 | 2.00 | -0.25 ± 0.12 |  |" in page
+    assert "| null | nothing | 1 % | **failed** |" in page and "- a remark" in page
 
 
 def test_more_tries_deflate(whole, tmp_path):
