@@ -145,6 +145,8 @@ def test_the_gate_moves_to_who_earns_and_back():
     assert trusted["long_term"] == 1.0 and trusted["short_term"] < 0.4
     assert target.contributions[BTC]["short_term"] == pytest.approx(0.02 * trusted["short_term"])
     assert target.quotes[BTC].bid_size == pytest.approx(0.015 * trusted["market_making"])
+    even = (1 - params.gate_floor) * min(coordinator._gate.values()) + params.gate_floor / 3
+    assert gate["short_term"] == pytest.approx(even)  # the floor is served, whatever was learned
     turned, _ = lived(params, lambda agent, hour: wave(agent, hour) * (1 if hour < 200 else -1), hours=400)
     assert turned.trusted()["short_term"] == 1.0 > turned.trusted()["long_term"]
 
@@ -210,6 +212,10 @@ def test_moments_forget_and_count():
     for value in [1.0, 3.0] * 300:
         moments.update(value)
     assert moments.count == pytest.approx(48.0) and moments.sharpe == pytest.approx(2.0 / sqrt(48 / 47), rel=0.05)
+    two = Moments(1e9)
+    two.update(1.0)
+    two.update(3.0)
+    assert two.sharpe == pytest.approx(2.0 / sqrt(2.0))  # the sample deviation of two observations
 
 
 @pytest.mark.parametrize(
