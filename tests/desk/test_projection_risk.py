@@ -268,3 +268,9 @@ def test_the_record_of_a_decision_names_limits_prices_and_what_was_measured():
     record = json.loads(json.dumps(Decision(1, Stamp(world.at), world.at, (), (), target=target, safe=safe).record()))
     assert {"name": "cvar", "symbol": None, "price": bounds(safe)["cvar"]} in record["bound"]
     assert record["risk"].keys() == {"cvar", "herfindahl", "effective_bets"} and record["risk"]["cvar"] <= 0.02 + 1e-8
+
+
+def test_the_second_multiplier_tightens_clusters_too():
+    world = Grown(replace(FREE, cluster_cap=0.25))
+    safe = world.project(replace(world.target({BTC: 0.19, ETH: 0.19, SOL: 0.19}), budget_multiplier=0.5))
+    assert safe.weights[BTC] + safe.weights[ETH] == pytest.approx(0.125, abs=1e-7)
