@@ -4,22 +4,19 @@ scikit-learn and scipy's clustering are imported when the first matrix is estima
 a desk without cluster limit and parametric quantile does not pay.
 """
 
-from importlib import import_module
-
 import numpy as np
 
 from agents.desk.question import Integers
 from agents.desk.tail import Floats
 
-LIBRARIES = ("sklearn.covariance", "scipy.cluster.hierarchy")
 FLOOR = 1e-8
 """Least eigenvalue of a covariance as a share of its mean: what is estimated to be riskless is not."""
 
 
 def load() -> None:
     """Import the libraries now, so that the first decision need not."""
-    for name in LIBRARIES:
-        import_module(name)
+    import scipy.cluster.hierarchy
+    import sklearn.covariance  # noqa: F401
 
 
 def shrunk_covariance(returns: Floats) -> Floats:
