@@ -11,9 +11,10 @@ from agents.core.instruments import NS
 from agents.desk.decision import EngineConfig
 from agents.desk.rewards import SECONDS_PER_YEAR, Covariance, Outcome, RewardParams, WeightedReward
 from agents.desk.wishes import Style
+from agents.environment.eligible import fits
 from agents.environment.episode import Moment
 from agents.environment.forms import CROSS_SECTION, SIGNAL, WEIGHTS, action_size, confident, exposure_weights, softmax_weights
-from agents.environment.lane import Lane, fits
+from agents.environment.lane import Lane
 from agents.environment.outcomes import Floats, Played
 from agents.environment.rooms import Rooms
 from agents.environment.sources import COVARIANCE_ROWS, Candles, Source

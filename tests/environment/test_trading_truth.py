@@ -13,7 +13,8 @@ from agents.desk.decision import Effects, EngineConfig
 from agents.desk.limits import Limits
 from agents.environment import presets
 from agents.environment.desk import Guests, Portfolio
-from agents.environment.lane import Lane, fits
+from agents.environment.eligible import fits
+from agents.environment.lane import Lane
 from agents.environment.rooms import Rooms
 from agents.environment.sources import Candles
 from agents.environment.trading import TradingEnvironment
