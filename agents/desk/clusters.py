@@ -1,6 +1,6 @@
 """What belongs together: a shrunk covariance, clusters of what moves alike, and how many independent bets a book holds.
 
-scikit-learn and scipy's clustering are imported when the first matrix is estimated: together they take about 110 MB and 0.8 s, which
+scikit-learn and scipy's clustering are imported when the first matrix is estimated: together they take about 112 MB and one to two seconds, which
 a desk without cluster limit and parametric quantile does not pay.
 """
 

@@ -61,7 +61,7 @@ class RiskModel:
 
     @staticmethod
     def prepare(params: RiskParams) -> None:
-        """Import what measuring will need: half a second now, not at the first decision."""
+        """Import what measuring will need: a second or two now, not at the first decision."""
         if params.quantile_level is not None or params.cluster_correlation is not None:
             load()
 
