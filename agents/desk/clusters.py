@@ -15,7 +15,7 @@ FLOOR = 1e-8
 
 def load() -> None:
     """Import the libraries now, so that the first decision need not."""
-    import scipy.cluster.hierarchy
+    import scipy.cluster.hierarchy  # noqa: F401
     import sklearn.covariance  # noqa: F401
 
 

@@ -274,3 +274,13 @@ def test_the_second_multiplier_tightens_clusters_too():
     world = Grown(replace(FREE, cluster_cap=0.25))
     safe = world.project(replace(world.target({BTC: 0.19, ETH: 0.19, SOL: 0.19}), budget_multiplier=0.5))
     assert safe.weights[BTC] + safe.weights[ETH] == pytest.approx(0.125, abs=1e-7)
+
+
+def test_herfindahl_is_the_sum_of_squares_and_priced_in_its_own_unit():
+    def at(limit):
+        world = Grown(replace(FREE, herfindahl=limit))
+        return world.project(world.target({BTC: 0.19, ETH: 0.19, SOL: 0.1}))
+
+    safe, wider = at(0.05), at(0.0501)
+    assert sum(weight**2 for weight in safe.weights.values()) == pytest.approx(0.05, abs=1e-6)
+    assert bounds(safe)["herfindahl"] == pytest.approx((safe.objective - wider.objective) / 1e-4, rel=0.02)
