@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from agents.core.errors import ConfigError, DataError, ModelError, NotFinite, SpecMismatch
 from agents.core.instruments import Symbol
 from agents.core.ledger import Ledger
-from agents.desk.coordinator import coordinate
+from agents.desk.coordinator import make_coordinator
 from agents.desk.council import Council
 from agents.desk.decision import EngineConfig
 from agents.desk.limits import Limits, RiskState
@@ -116,7 +116,8 @@ class MultiAgentTradingSystem:
             raise ConfigError(f"reward_scale must be above 0, not {reward_scale}")
         self._reward_scale = reward_scale
         self._returns = {agent: _Returns(gamma) for agent in ORDER}
-        self._council = Council(desk or EngineConfig("offline", 0, "USDT", (), seed=seed))
+        desk = desk or EngineConfig("offline", 0, "USDT", (), seed=seed)
+        self._council, self._coordinator = Council(desk), make_coordinator(desk.coordinator)
         self._seed, self._steps = seed, 0
         self._curve: deque[tuple[int, Info]] = deque(maxlen=CURVE)
         self.learner = self._learner(None)
@@ -162,7 +163,7 @@ class MultiAgentTradingSystem:
             standing.post(wished)
             wishes += wished
         decision.wishes = tuple(wishes)
-        decision.target = coordinate(standing, symbols, given.market.now, {})
+        decision.target = self._coordinator.coordinate(standing, symbols, given.market.now, {})
         decision.safe = project(decision.target, given.market, given.ledger, given.limits, risk)
         return decision
 

@@ -6,12 +6,15 @@ import importlib.util
 import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from agents.desk.limits import Limits
+from agents.environment.presets import FREE_HAND
 from agents.environment.trading import TradingEnvironment
 from agents.environment.vector import VectorTradingEnvironment
 from agents.market.history import CandleHistory, hour_features
@@ -19,6 +22,7 @@ from agents.market.synthetic_candles import random_walk_history
 from benchmarks.report import Row, main
 
 ASSETS, INDICATORS, EPISODE, PER_ROUND = 10, 8, 720, 20
+UNSTOPPED = replace(FREE_HAND, drawdown_stop=0.97, drawdown_reduce=0.98, drawdown_flatten=0.99)
 PEER = "finrl StockTradingEnv"
 FINRL_FILE = "finrl/meta/env_stock_trading/env_stocktrading.py"
 
@@ -28,13 +32,13 @@ def measure(arguments: argparse.Namespace) -> Iterator[Row]:
     history = random_walk_history(ASSETS, arguments.bars, seed=0)
     features = hour_features(history)
     peer = _finrl(history, features)
-    calls = {"event": _event(history), "vector": _vector(history, features, arguments.copies)}
+    calls = {"event": _event(history, UNSTOPPED), "event, ladder as shipped": _event(history, FREE_HAND), "vector": _vector(history, features, arguments.copies)}
     if peer is None:
         print(f"  {PEER} is not installed: see benchmarks/requirements.txt", flush=True)
     else:
         calls[PEER] = peer
     taken = _rates(calls, arguments.rounds, {"vector": arguments.copies})
-    for case in ("event", "vector"):
+    for case in ("event", "event, ladder as shipped", "vector"):
         if peer is not None:
             yield Row(f"{case} vs finrl", taken[case], "steps/s", taken[PEER], PEER, taken[case] / taken[PEER])
         else:
@@ -83,15 +87,17 @@ def _vector(history: CandleHistory, features: np.ndarray, copies: int, form: str
     return lambda: environment.step(actions[next(count) % 16])
 
 
-def _event(history: CandleHistory) -> Callable[[], object]:
-    environment = TradingEnvironment(history, form="exposure", episode_steps=EPISODE, random_start=True, seed=0)
+def _event(history: CandleHistory, limits: Limits) -> Callable[[], object]:
+    """Every symbol wants another weight at each candle. A drawdown of a tenth closes the ladder to new risk as shipped, and then little
+    is traded; the first case leaves it out, for the peer has none."""
+    environment = TradingEnvironment(history, form="exposure", limits=limits, episode_steps=EPISODE, random_start=True, seed=0)
     environment.reset()
     environment.action_space.seed(0)
-    actions = [environment.action_space.sample() for _ in range(16)]
+    actions = [environment.action_space.sample() for _ in range(4_096)]
     count = iter(range(1 << 62))
 
     def step() -> None:
-        _, _, terminated, truncated, _ = environment.step(actions[next(count) % 16])
+        _, _, terminated, truncated, _ = environment.step(actions[next(count) % 4_096])
         if terminated or truncated:
             environment.reset()
 
