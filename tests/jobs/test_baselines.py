@@ -123,6 +123,17 @@ def test_the_prior_is_the_agents_own_at_action_0(prior):
     assert (np.abs(path[2999]).sum() > 0) == (prior != "none")
 
 
+def test_what_has_no_candle_is_not_wished_for():
+    history = made(bars=700, seed=5)
+    fields = {name: getattr(history, name).copy() for name in ("open", "high", "low", "close", "volume")}
+    for values in fields.values():
+        values[600:610, 0] = np.nan
+    holed = CandleHistory(history.symbols, "1h", history.times, **fields)
+    path = long_term_prior(holed, hour_features(holed))
+    assert np.isfinite(path).all()
+    assert (path[600:610, 0] == 0).all() and (path[590:600, 0] != 0).all() and (path[611:, 0] != 0).all()
+
+
 def minutes(bars: int = 600) -> CandleHistory:
     hours = made(bars)
     times = START + 60 * 10**9 * np.arange(bars, dtype=np.int64)

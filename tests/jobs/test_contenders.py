@@ -72,6 +72,7 @@ def test_nobody_sees_beyond_the_window(kind):
     else:
         ours, theirs = (live(each, hour_features(each.history), {}, COSTS) for each in (window, other))
     assert np.array_equal(ours[0].returns, theirs[0].returns)
+    assert len(window.ended.times) == window.stop
     assert ours[0].days[-1] <= HISTORY.closings[window.stop - 1] + 86_400 * 10**9
 
 

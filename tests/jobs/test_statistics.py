@@ -187,6 +187,16 @@ def test_dependent_returns_ask_for_longer_blocks_and_wider_bounds():
     assert short.high - short.low > 2 * (naive.high - naive.low)
 
 
+def test_blocks_follow_signs_that_persist_and_volatility_that_clusters():
+    rng = np.random.default_rng(10)
+    signs = np.where(np.cumsum(rng.random(750) < 0.05) % 2, 1.0, -1.0)
+    signs = np.concatenate([signs, -signs])  # of mean 0, so that squares know nothing of them
+    loud = np.repeat(rng.choice([0.01, 0.05], 30), 50)
+    assert s.block_length(0.01 * signs + noise(1500, 11, deviation=1e-4)) > 5.0
+    assert s.block_length(loud * rng.normal(size=1500)) > 5.0
+    assert s.block_length(noise(1500, 12)) < 4.0
+
+
 def test_the_interval_covers_what_is_true_about_as_often_as_it_says():
     missed = 0
     for seed in range(60):
