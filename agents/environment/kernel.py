@@ -216,9 +216,11 @@ class PortfolioKernel:
         """Every copy wishes for `target` [E, N] weights at its close, and lives through its next bar.
 
         A negative wish is a wish for nothing, and what is more than the limits bear is cut, as on the desk: spot has no short and no
-        leverage. Raises ConfigError for a wish that is not finite or of another shape.
+        leverage. Raises ConfigError for a wish or a multiplier that is not finite, or a wish of another shape.
         """
         target = self._checked(target)
+        if not np.isfinite(gross_multiplier).all():
+            raise ConfigError(f"gross_multiplier is {gross_multiplier}: give finite numbers; one that is none would bound nothing")
         if self.delay_bars > 1:
             target = self._delayed(target)
         if self._compiled is not None:

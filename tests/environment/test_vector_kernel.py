@@ -228,6 +228,8 @@ def test_bad_questions_are_answered_by_name():
     wish[1, 2] = np.nan
     with pytest.raises(ConfigError, match="S2/USDT in copy 1 is nan"):
         kernel.step(wish)
+    with pytest.raises(ConfigError, match="gross_multiplier is nan"):  # it would compare as no bound at all
+        PortfolioKernel(candles()).step(np.ones((1, 3)), np.nan)
     with pytest.raises(ConfigError, match="copies by symbols"):
         kernel.step(np.zeros(3))
     with pytest.raises(ConfigError, match="spot has no leverage"):
