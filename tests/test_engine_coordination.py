@@ -5,8 +5,10 @@ from decimal import Decimal
 
 import pytest
 
+from agents.core.orders import Place
 from agents.desk.attribution import check_sums
 from agents.desk.coordinator import AgentBudget, Budgets, CoordinatorParams
+from agents.desk.planner import plan
 from agents.desk.wishes import ORDER
 from tests.engine_world import CONFIG, World
 
@@ -47,6 +49,22 @@ def test_sub_accounts_sum_to_the_account_in_a_run_with_quotes_crosses_and_fees(g
     marks = {symbol: engine.market.mark(symbol) for symbol in engine.symbols}
     assert engine.ledger.fill_count and check_sums(engine.attribution, engine.ledger, marks) < Decimal("1e-12")
     assert sum(engine.attribution.costs(marks).values()) != 0
+
+
+def test_fills_are_judged_by_the_mark_of_the_decision_that_asked_for_them(gated):
+    world, decisions = gated
+    asked = [(command, decision) for decision in decisions if decision.safe for command in decision.commands if isinstance(command, Place)]
+    assert asked and all(world.engine.attribution._asked[place.order_id] == decision.safe.marks[place.symbol] for place, decision in asked)
+
+
+def test_a_plan_is_told_what_the_day_still_allows(monkeypatch):
+    told = []
+    monkeypatch.setattr("agents.engine.plan", lambda *given: (told.append(given[-1].allowances), plan(*given))[1])
+    lived(replace(CONFIG, coordinator=CoordinatorParams(budgets=Budgets(short_term=AgentBudget(turnover=0.1)))), 3)
+    assert told and all(set(allowances) == {"short_term"} for allowances in told)
+    told.clear()
+    lived(CONFIG, 3)
+    assert told and not any(told)
 
 
 def test_a_budget_holds_through_the_engine_and_is_named_in_the_record():
