@@ -5,13 +5,11 @@ look-back and label, so that no number a test bar is judged by was seen in train
 2018, "Advances in financial machine learning", chapter 7).
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from agents.core.errors import ConfigError, DataError
 
 ANCHORED, ROLLING = "anchored", "rolling"
-HOURS_A_DAY = 24
 LOOK_BACK_DAYS = 365
 """The longest look-back of an hourly column: the return and the extremes of a year."""
 
@@ -96,15 +94,3 @@ def plan_in_days(
         ("train", train), ("test", test), ("purge", purge), ("embargo", embargo), ("look_back", look_back), ("label", label),
     )}  # fmt: skip
     return WalkForward(scheme=scheme, **bars)
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """One history cut by dates into three: learn, choose, judge. Half-open ranges of bars."""
-
-    train: tuple[int, int]
-    validate: tuple[int, int]
-    test: tuple[int, int]
-
-    def to_dict(self) -> Mapping[str, tuple[int, int]]:
-        return {"train": self.train, "validate": self.validate, "test": self.test}
