@@ -19,6 +19,7 @@ from agents.core.events import (
     Fill,
     Flatten,
     Halt,
+    Leased,
     NewWeights,
     OrderUpdate,
     Reconciled,
@@ -73,6 +74,8 @@ class Engine:
         self.weights_version = 0
         self.halted = False
         self.flattening = False
+        self.leased = True
+        """Whether this daemon, of several on the account, may trade."""
         self._cancel_all = self._without_stops = False
         self.risk = RiskState()
         self.risk.model.prepare(config.limits.risk_params())
@@ -94,7 +97,7 @@ class Engine:
         """Take one fact; return what follows from it. Never raises for bad data: that is refused and counted."""
         self.market.apply(event)
         swapped = type(event) not in _FLOW and self._account(event)
-        warm = self.halted or self._cancel_all or self._cadence.warm(event.stamp.at, self.market, self.ledger)
+        warm = self.halted or self._cancel_all or not self.leased or self._cadence.warm(event.stamp.at, self.market, self.ledger)
         due = self._cadence.due(self.market) if warm and not self._cancel_all else ()
         if not warm or (not due and event.stamp.at < self._next_plan):
             return Effects(swapped=swapped) if swapped else NOTHING
@@ -142,6 +145,10 @@ class Engine:
                     self.rewards.fault(event.symbol)
                 if event.state.done and (ended := self.ledger.orders.get(event.order_id)) is not None and is_stop(ended.place):
                     self._next_plan = 0
+            case Leased(held=held):
+                self.leased, self._next_plan = held, 0
+                if not held:
+                    self.rewards.forget()
             case RiskRestored():
                 self.risk.restore(event.peak_equity, event.capital, event.drawdown, event.rung)
             case Reload(limits=limits) if limits:
@@ -172,7 +179,7 @@ class Engine:
 
     def _decide(self, stamp: Stamp, due: tuple[str, ...], swapped: bool) -> Effects:
         self._next_plan = stamp.at + self._requote_ns
-        if self.halted or self._cancel_all:
+        if self.halted or self._cancel_all or not self.leased:
             return self._protect(stamp, swapped)
         try:
             return self._think(stamp, due, swapped)
@@ -235,8 +242,13 @@ class Engine:
         return Effects(decision.commands, tuple(sitting.experiences), decision, sitting.swapped)
 
     def _protect(self, stamp: Stamp, swapped: bool) -> Effects:
-        """Halted: cancel everything but the stops; flattening: everything, and sell what is held. Needs no agent and no solver."""
+        """Halted: cancel everything but the stops; flattening: everything, and sell what is held. Needs no agent and no solver.
+
+        Without the lease nothing is placed, not even what protects; the stops that rest stay.
+        """
         everything, self._cancel_all = self._cancel_all, False
+        if not self.leased:
+            return self._act_alone(stamp, [*safety.cancel_all(self.ledger, keep_stops=not everything)], swapped)
         context = self._plan_context(stamp)
         if self.flattening:
             return self._act_alone(stamp, safety.wind_down(self.market, self.ledger, self.config.limits, context), swapped)

@@ -23,6 +23,11 @@ class MonotonicClock:
         return self._offset + time.monotonic_ns()
 
 
+def boot_s() -> float:
+    """Seconds of a clock that never steps and goes on while the machine is suspended, where the kernel has one: for what may not outlive its time."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 class Door:
     """Inbox of one session. `clock` gives nanoseconds; `first` is the first sequence number to hand out."""
 

@@ -3,13 +3,13 @@
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
 from daemon import logs
+from daemon.control import Answer
 from daemon.mirror import Mirror
-from daemon.operating import Operator
 from daemon.publish.health import Bounds
 from daemon.publish.outbox import Outbox, Recent
 from daemon.settings import Settings, is_loopback
@@ -17,9 +17,16 @@ from daemon.settings import Settings, is_loopback
 _log = structlog.get_logger()
 
 
+class Answering(Protocol):
+    """Whoever answers the operator's words."""
+
+    @property
+    def answers(self) -> dict[str, Answer]: ...
+
+
 @asynccontextmanager
 async def interface(
-    current: Callable[[], Settings], folder: Path, session: str, snapshot: Callable[[], Mapping[str, Any]], operator: Operator, mirror: Mirror,
+    current: Callable[[], Settings], folder: Path, session: str, snapshot: Callable[[], Mapping[str, Any]], operator: Answering, mirror: Mirror,
     versions: Mapping[str, str],
 ) -> AsyncIterator[int | None]:  # fmt: skip
     """Serve while the context lasts; gives the port, or None when off. `current` gives the settings in force.

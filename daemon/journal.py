@@ -44,10 +44,13 @@ class Pending:
 class Journal:
     """Writer of one session. Not thread-safe, but `sync` may run in another thread.
 
-    Raises RecordFailed where the folder cannot be written, DataError where what is there cannot be believed.
+    `floor` is the least number that the session may take. Raises RecordFailed where the folder cannot be written, DataError where what is
+    there cannot be believed.
     """
 
-    def __init__(self, folder: Path, name: str, started_at: int, config: dict[str, Any], segment_bytes: int = 64 << 20) -> None:
+    def __init__(
+        self, folder: Path, name: str, started_at: int, config: dict[str, Any], segment_bytes: int = 64 << 20, floor: int = 1
+    ) -> None:
         self._folder, self._path = folder, folder / NAME
         self._store = open_store(folder)
         self._rows: dict[str, list[Row]] = {table: [] for table in INSERTS}
@@ -58,7 +61,7 @@ class Journal:
         try:
             with self._store.begin() as connection:
                 newest = int(connection.execute(sa.select(sa.func.coalesce(sa.func.max(sessions.c.epoch), 0))).scalar_one())
-                self.epoch = max(newest, _newest_epoch(folder)) + 1
+                self.epoch = max(newest + 1, _newest_trace(folder) + 1, floor)
                 self.name = f"{name}-{self.epoch}"
                 row = {"epoch": self.epoch, "name": self.name, "started_at": started_at, "config": config}
                 connection.execute(sa.insert(sessions), row)
@@ -185,7 +188,13 @@ class Journal:
         self._store.dispose()
 
 
-def _newest_epoch(folder: Path) -> int:
+def newest_epoch(folder: Path) -> int:
+    """The newest session of a state folder; 0 where there is none. Raises DataError for a damaged journal."""
+    rows = JournalReader(folder).sessions() if examine(folder) is not None else []
+    return max([_newest_trace(folder), *(row.epoch for row in rows)])
+
+
+def _newest_trace(folder: Path) -> int:
     """The newest session that left a trace beside the database: client order ids carry the epoch, so none is used twice."""
     mark = Committed(folder).read()
     tapes = [path.name.rsplit("-", 1)[-1] for path in (folder / "tape").glob("*-*")]

@@ -14,6 +14,7 @@ from daemon.settings import Settings
 from daemon.venues import capabilities
 from daemon.venues.ccxt import CcxtVenue, VenueOptions
 from daemon.venues.client import ExchangeOptions, build_client
+from daemon.venues.expiry import MayLive
 from daemon.venues.feed import CcxtFeed, FeedOptions
 from daemon.venues.link import LinkOptions
 
@@ -63,9 +64,11 @@ def options_of(settings: Settings, server: RehearsalExchange | None) -> Exchange
     return replace(reach, **keys)  # type: ignore[arg-type]  # the three secrets are text
 
 
-def account_of(settings: Settings, options: ExchangeOptions, feed: CcxtFeed, clock: Callable[[], int]) -> CcxtVenue:
-    """The feed with the account that the keys open."""
-    return CcxtVenue(feed, options, clock, settings.instance, VenueOptions(link=link_of(settings)))
+def account_of(
+    settings: Settings, options: ExchangeOptions, feed: CcxtFeed, clock: Callable[[], int], may_live_s: MayLive | None = None
+) -> CcxtVenue:
+    """The feed with the account that the keys open; `may_live_s` bounds how long a signed order may be taken."""
+    return CcxtVenue(feed, options, clock, settings.instance, VenueOptions(link=replace(link_of(settings), may_live_s=may_live_s)))
 
 
 def origin_of(settings: Settings, options: ExchangeOptions, server: RehearsalExchange | None) -> str:

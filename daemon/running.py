@@ -233,7 +233,7 @@ async def _wind_down(parts: Parts) -> Mapping[Currency, Decimal] | None:
     None when the venue cannot be asked.
     """
     engine, door, ending, loop = parts.engine, parts.door, parts.ending, asyncio.get_running_loop()
-    word = Flatten if ending.flatten or engine.flattening else Halt
+    word = Flatten if (ending.flatten or engine.flattening) and engine.leased else Halt
     door.push(word(UNSTAMPED, "the session ends"))
     until = loop.time() + ending.timeout_s
     with suppress(TimeoutError):

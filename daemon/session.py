@@ -10,7 +10,7 @@ import asyncio
 import gc
 import os
 import platform
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -36,6 +36,8 @@ from daemon.interface import interface
 from daemon.journal import Journal
 from daemon.latch import Latch
 from daemon.learner import LearnerClient, NoLearner
+from daemon.leasing import Lent, lent, require_here
+from daemon.left_mirror import LeftMirror
 from daemon.marketplace import account_of, feed_of, options_of, origin_of, rehearsing, simulated_fees, symbols_of
 from daemon.measures import Measures
 from daemon.operating import Operator
@@ -52,9 +54,11 @@ from daemon.settings import Settings
 from daemon.starting import recovered
 from daemon.state_folder import held
 from daemon.status import Status
+from daemon.store import open_store
 from daemon.venues import capabilities
 from daemon.venues.ccxt import CcxtVenue
-from daemon.venues.client import ExchangeOptions, dials_loopback, with_stream_path
+from daemon.venues.client import REHEARSAL, ExchangeOptions, dials_loopback, with_stream_path
+from daemon.venues.expiry import require_expiring
 from daemon.venues.feed import CcxtFeed
 from daemon.venues.simulated import SimulatedVenue
 from daemon.watchdog import Charge, Watchdog
@@ -98,7 +102,7 @@ async def clear(settings: Settings, word: Literal["cancel-all", "flatten"], reas
         parts.latch.set("flatten" if word == "flatten" else "halt", reason, parts.door.now())
         return done
 
-    summary = await _session(quiet, CLEAR_S, None, real_money, [until])
+    summary = await _session(quiet, CLEAR_S, None, real_money, [until], patience_s=3 * settings.redis.lease_s)
     if summary["open_orders"] or summary["stops_kept"] or (word == "flatten" and summary["sellable"]):
         raise TimedOut(f"not done within {CLEAR_S:g} s: {summary['open_orders']} orders open, {summary['sellable']} still held; try again")
     return summary
@@ -106,25 +110,39 @@ async def clear(settings: Settings, word: Literal["cancel-all", "flatten"], reas
 
 async def _session(
     settings: Settings, duration: float | None, show: Callable[[dict[str, Any]], None] | None, real_money: bool,
-    besides: Sequence[Callable[[Parts], Watcher]], reread: Callable[[], Settings] | None = None,
+    besides: Sequence[Callable[[Parts], Watcher]], reread: Callable[[], Settings] | None = None, patience_s: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """One session with further watchers `besides`."""
+    """One session with further watchers `besides`. `patience_s` bounds the wait for a lease, where there is one."""
     with held(settings.state_dir):
         async with AsyncExitStack() as stack:
             server = await stack.enter_async_context(rehearsing(settings))
             address = server.base_url if server is not None else settings.exchange.base_url
             if settings.mode == "live":
                 _permit(settings, ExchangeOptions(settings.exchange.id, address), real_money)
+            wanted = settings.mode == "live" and settings.redis.lease
+            lease = await lent(settings, stack, _versions(), partial(_rehearse, settings), patience_s) if wanted else None
+            if wanted and lease is None:
+                return {"session": "standby", "instance": settings.instance}
             options = await with_stream_path(options_of(settings, server))
-            parts = await _compose(settings, options, server, stack, reread or (lambda: settings))
+            parts = await _compose(settings, options, server, stack, reread or (lambda: settings), lease)
             parts.watchers += [watcher(parts) for watcher in besides]
             stop_on_signals(parts.stop, parts.reload if reread is not None else None)
             return await run(parts, duration, show)
 
 
+def _rehearse(settings: Settings) -> None:
+    """Build once what a session builds, so that libraries are loaded and the journal is there before they are needed in a hurry."""
+    Engine(engine_config(settings, symbols_of(settings, None), 1, 0.0))
+    open_store(settings.state_dir).dispose()
+
+
 def _permit(settings: Settings, where: ExchangeOptions, real_money: bool) -> None:
     """Before anything is dialled: raises ConfigError where safety would lack something, Unsafe where real money was not meant."""
     capabilities.refuse_unsafe(capabilities.of(settings.exchange.id, settings.exchange.capabilities))
+    if settings.redis.lease:
+        require_expiring(settings.exchange.id)
+        if settings.exchange.id == REHEARSAL and settings.exchange.base_url is None:
+            raise ConfigError("redis.lease: a rehearsal exchange of the session's own has no second daemon: name a running one by exchange.base_url")
     if not real_money and not dials_loopback(where):
         raise Unsafe(
             f"--live on {settings.exchange.id} trades real money: use --paper, or the rehearsal exchange; if you mean it, say so "
@@ -140,6 +158,8 @@ async def reconcile(settings: Settings, *, apply: bool) -> dict[str, Any]:
     Raises Unsafe where the account dies with the rehearsal exchange, Occupied where a daemon holds the folder.
     """
     with held(settings.state_dir):
+        if apply:
+            require_here(settings)
         if settings.exchange.id == "rehearsal" and settings.exchange.base_url is None:
             raise Unsafe("the rehearsal exchange starts afresh with each session: name a running one by exchange.base_url")
         capabilities.refuse_unsafe(capabilities.of(settings.exchange.id, settings.exchange.capabilities))
@@ -190,15 +210,17 @@ def _ending(server: RehearsalExchange | None, stop: asyncio.Event) -> Callable[[
 
 
 async def _compose(
-    settings: Settings, options: ExchangeOptions, server: RehearsalExchange | None, stack: AsyncExitStack, reread: Callable[[], Settings]
-) -> Parts:
+    settings: Settings, options: ExchangeOptions, server: RehearsalExchange | None, stack: AsyncExitStack, reread: Callable[[], Settings],
+    lease: Lent | None,
+) -> Parts:  # fmt: skip
     symbols = symbols_of(settings, server)
     folder, quote, begins_with = settings.state_dir, Currency(settings.capital.quote), pretrained(settings)
     door = Door()
     feed = feed_of(settings, options, symbols, door.now)
-    venue, opened, kept, recovery = await _venue(settings, options, server, feed, door.now)
+    venue, opened, kept, recovery = await _venue(settings, options, server, feed, door.now, lease)
     stack.push_async_callback(venue.close)
-    journal = Journal(folder, _name(door.now()), door.now(), {}, settings.journal.segment_mb << 20)
+    floor = 1 if lease is None else lease.inherited.epoch
+    journal = Journal(folder, _name(door.now()), door.now(), {}, settings.journal.segment_mb << 20, floor)
     config = engine_config(settings, symbols, journal.epoch, _exploration(settings, options))
     journal.describe({"engine": asdict(config), "settings": settings.public(), "versions": _versions(), **kept})
     engine = Engine(config)
@@ -207,6 +229,7 @@ async def _compose(
     status = Status(journal.name, labels, engine, door, lambda: learner.status)
     status.details["process"] = lambda: {"tasks": len(asyncio.all_tasks())}
     stop, latch, emergency = asyncio.Event(), Latch(folder), EmergencyRecord(folder)
+    left = await _lease_in_force(lease, recovery, opened, engine, door, latch, stop, kept) if lease is not None else None
     operator = Operator(door, latch, status, stop)
     watchers: list[Watcher] = [_ending(server, stop), _settle_memory, partial(operator.listen, folder)]
     outlets = outlets_of(settings, journal.name, operator, status.snapshot)
@@ -234,26 +257,60 @@ async def _compose(
 
     if recovery is not None and isinstance(venue, CcxtVenue):
         status.details["link"] = lambda: venue.status["link"]
-        watchers.append(_reconciler(settings, venue, engine, door, operator, status, recovery).run)
+        watchers.append(_reconciler(settings, venue, engine, door, operator, status, recovery, lease).run)
 
     def in_an_emergency() -> EmergencyRecord:
         emergency.take_over(journal)
         return emergency
 
+    mirrors, farewell = [measures.tell, outlets.mirror.tell], outlets.farewell
+    if lease is not None and left is not None:
+        status.details["lease"] = lambda: lease.holding.status
+        status.details["left"] = lambda: left.status
+        watchers.append(left.run)
+        mirrors, farewell = [*mirrors, left.tell], partial(_in_turn, outlets.farewell, left.farewell)
+
     log.info("session", session=journal.name, **labels, symbols=list(symbols), state=str(folder))
     return Parts(
         folder, door, engine, journal, venue, learner, status, latch, (*opened, *begins_with), stop,
-        watchers=watchers, ending=_how_to_end(settings), mirrors=(measures.tell, outlets.mirror.tell), farewell=outlets.farewell,
+        watchers=watchers, ending=_how_to_end(settings), mirrors=mirrors, farewell=farewell,
         reload=reloader.on_hangup, emergency=in_an_emergency, background=asyncio.to_thread,
     )  # fmt: skip
 
 
+async def _lease_in_force(
+    lease: Lent, recovery: Recovery | None, opened: Sequence[Event], engine: Engine, door: Door, latch: Latch, stop: asyncio.Event,
+    kept: Mapping[str, Any],
+) -> LeftMirror:  # fmt: skip
+    """The session trades under its lease from here on: the operator's last word is taken over, and what would be left now is written.
+
+    Raises LeaseLost, Unreachable.
+    """
+    assert recovery is not None, "a lease is of a real account"
+    if (said := lease.inherited.latch) is not None and said.at > latch.read().at:
+        latch.set(said.kind, said.reason, said.at)
+    lease.holding.attach(door.push, stop.set)
+    left = LeftMirror(
+        lease.store.write, engine, lease.inherited.epoch, kept["origin"], latch, recovery.cursors, recovery.transfers, lambda: door.last,
+        lease.holding.outrun,
+    )  # fmt: skip
+    await left.open(opened, door.now())
+    return left
+
+
+async def _in_turn(*farewells: Callable[[], Awaitable[None]]) -> None:
+    for farewell in farewells:
+        await farewell()
+
+
 def _reconciler(
-    settings: Settings, venue: CcxtVenue, engine: Engine, door: Door, operator: Operator, status: Status, recovery: Recovery
-) -> Reconciler:
+    settings: Settings, venue: CcxtVenue, engine: Engine, door: Door, operator: Operator, status: Status, recovery: Recovery,
+    lease: Lent | None,
+) -> Reconciler:  # fmt: skip
     """Holds the ledger against the exchange, and answers `quartet reconcile` for the running session."""
+    alone = (lambda reason: operator.halt({"reason": reason})) if lease is None else lease.holding.outrun
     reconciler = Reconciler(
-        venue, engine.ledger, door.push, lambda: door.depth, door.now, lambda reason: operator.halt({"reason": reason}),
+        venue, engine.ledger, door.push, lambda: door.depth, door.now, alone,
         interval_s=settings.safety.reconcile_s, told=recovery.differences, booked=recovery.transfers,
     )  # fmt: skip
     status.details["reconcile"] = reconciler.status
@@ -287,7 +344,7 @@ async def _settle_memory() -> None:
 
 
 async def _venue(settings: Settings, options: ExchangeOptions, server: RehearsalExchange | None, feed: CcxtFeed,
-                 clock: Callable[[], int]) -> tuple[Account, Sequence[Event], dict[str, Any], Recovery | None]:  # fmt: skip
+                 clock: Callable[[], int], lease: Lent | None) -> tuple[Account, Sequence[Event], dict[str, Any], Recovery | None]:  # fmt: skip
     """The mode table: the venue, what the session opens with, what the journal keeps for the next start, and how we recovered."""
     quote, allocation = Currency(settings.capital.quote), settings.capital.allocation
     match settings.mode:
@@ -296,11 +353,13 @@ async def _venue(settings: Settings, options: ExchangeOptions, server: Rehearsal
             feed.charge(simulated_fees(settings, server))
             return SimulatedVenue(feed, simulated, clock), opening.fresh(quote, allocation, {quote: allocation}), {"origin": ""}, None
         case "live":
-            venue, origin = account_of(settings, options, feed, clock), origin_of(settings, options, server)
+            may_live_s, inherited = (None, None) if lease is None else (lease.holding.may_live_s, lease.inherited)
+            venue, origin = account_of(settings, options, feed, clock, may_live_s), origin_of(settings, options, server)
             try:
                 recovery = await recovered(
-                    settings.state_dir, venue, quote, allocation, settings.instance, origin, same_account=settings.safety.same_account
-                )
+                    settings.state_dir, venue, quote, allocation, settings.instance, origin,
+                    same_account=settings.safety.same_account, inherited=inherited,
+                )  # fmt: skip
                 dust = opening.untraded(recovery.events, symbols_of(settings, server), quote, allocation)
             except BaseException:  # whatever it is, the connections do not outlive it
                 await venue.close()

@@ -474,13 +474,17 @@ class Http(Section):
 
 
 class Redis(Section):
-    """A mirror of what happens: streams and hashes under `quartet:{instance}:`. Never asked to decide."""
+    """A mirror of what happens: streams and hashes under `quartet:{instance}:`. Never asked to decide, unless it lends the lease."""
 
     url: str | None = Field(None, description="redis:// or rediss:// (TLS) address of a Redis 7, such as redis://127.0.0.1:6379; off where not set.")
     username: str | None = Field(None, description="The ACL user; `default` where not set.")
     password: SecretStr | None = Field(None, description="Its password; from the environment or a file only.")
     ca_file: Path | None = Field(None, description="Certificates (PEM) to trust in place of the system's own.")
     stream_length: int = Field(10_000, ge=100, le=10_000_000, description="Entries kept of each stream.")
+    lease: bool = Field(
+        False, description="Of all daemons with this `instance` and `redis.url` only the one that holds the lease trades live; the others stand by."
+    )
+    lease_s: float = Field(5.0, ge=2, le=60, description="Length of the lease in seconds: about as long a takeover takes after a crash. The same for all.")
 
     @field_validator("url")
     @classmethod
@@ -566,6 +570,12 @@ class Settings(BaseSettings):
     def _somewhere(self) -> "Settings":
         if self.reinforcement_learning.where == "redis" and self.redis.url is None:
             raise ValueError("reinforcement_learning.where is redis, and redis.url is not set; set it, or learn `here`")
+        return self
+
+    @model_validator(mode="after")
+    def _lent(self) -> "Settings":
+        if self.redis.lease and self.redis.url is None:
+            raise ValueError("redis.lease is on, and redis.url is not set; set it, or let one daemon trade without a lease")
         return self
 
     @model_validator(mode="after")

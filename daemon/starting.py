@@ -17,6 +17,7 @@ from daemon.emergency import merge_into
 from daemon.errors import Unsafe
 from daemon.journal import JournalReader
 from daemon.left import Left, known_orders, left_in
+from daemon.left_plain import Inherited
 from daemon.opening import DUST
 from daemon.recovery import Recovery, recover
 from daemon.store import examine
@@ -43,15 +44,22 @@ class Account(Protocol):
 
 
 async def recovered(
-    folder: Path, venue: Account, quote: Currency, allocation: Decimal, instance: str, origin: str, *, same_account: bool = False
+    folder: Path, venue: Account, quote: Currency, allocation: Decimal, instance: str, origin: str, *, same_account: bool = False,
+    inherited: Inherited | None = None,
 ) -> Recovery:  # fmt: skip
     """What the session that starts now begins with; its orders are followed by the venue from here on, strays are gone.
 
     `origin` says which account it is (`opening.identity`); without one nothing is carried over. `same_account` is the operator's word
-    that the last account traded here is this one under a new key or address. The folder must be held. Raises Occupied where another
+    that the last account traded here is this one under a new key or address. Under a lease `inherited` says which session this is, and what
+    the last holder left: it counts where it is newer than the journal here. The folder must be held. Raises Occupied where another
     daemon trades this account, Unsafe where another account's holdings would be forgotten, Unreachable, DataError for a damaged journal.
     """
     reader, left, epoch = what_was_left(folder, origin)
+    if inherited is not None:
+        epoch = inherited.epoch - 1
+        if inherited.left is not None and (left is None or inherited.left.epoch > left.epoch):
+            taken = _required_same(inherited, origin, same_account=same_account)
+            return await _taken_over(venue, taken, quote, allocation, instance, epoch)
     left, truth = await of_this_account(
         reader, left, lambda known: _patiently(venue, asked(known)), allocation if origin else None, same_account=same_account
     )
@@ -59,6 +67,42 @@ async def recovered(
     await hand_over(venue, recovery)
     say(recovery, left)
     return recovery
+
+
+async def _taken_over(venue: Account, left: Left, quote: Currency, allocation: Decimal, instance: str, epoch: int) -> Recovery:
+    """Go on from another daemon's end. It was told a moment before that end: the last orders may be missing in it, so every order
+    with our name and an older number is ours. Those that are open and unknown go first; what they traded is a position of ours.
+    """
+    truth = await _patiently(venue, asked(left))
+    unknown = [v for v in truth.opened if _before(v.order_id, instance, epoch) and OrderId(v.order_id) not in left.ledger.orders]
+    if unknown:
+        log.warning("orders_of_the_last_holder_cancelled", orders=[view.order_id for view in unknown])
+        await venue.cancel_strays(unknown)
+        truth = await _patiently(venue, asked(left))
+    names = {trade.order_id for trade in truth.trades} | {view.order_id for view in (truth.owners or {}).values()}
+    left = replace(left, earlier=frozenset(OrderId(name) for name in names if _before(name, instance, epoch)))
+    recovery = recover(left, truth, quote, allocation, instance, epoch=epoch)
+    await hand_over(venue, recovery)
+    log.info("taken_over", session=left.epoch)
+    say(recovery, left)
+    return recovery
+
+
+def _before(order_id: str, instance: str, epoch: int) -> bool:
+    """Whether this is the name of an order of ours of a session up to `epoch`."""
+    number = epoch_of(order_id) if is_ours(order_id, instance) else None
+    return number is not None and number <= epoch
+
+
+def _required_same(inherited: Inherited, origin: str, *, same_account: bool) -> Left:
+    """What the last holder left. Raises Unsafe where it traded under another key or address, and nobody has said that it is one account."""
+    assert inherited.left is not None
+    if inherited.origin != origin and not same_account:
+        raise Unsafe(
+            "the last holder of this lease traded under another exchange, address or key: if it is the same account, start with"
+            " --set safety.same_account=true; if not, give this daemon another `instance`"
+        )
+    return inherited.left
 
 
 async def _patiently(venue: Account, wanted: Asked) -> Truth:

@@ -294,11 +294,19 @@ class Reload:
     limits: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """Of several daemons on one account this one may trade (`held`), or not just now: then nothing new, and what rests goes."""
+
+    stamp: Stamp
+    held: bool
+
+
 MarketEvent = Quote | Trade | BookSnapshot | BookDelta | Bar | Funding
 """High-rate facts: they go to the tape. All others go to the journal."""
 Operator = Halt | Resume | Flatten | CancelAll | Reload
 Account = OrderUpdate | Fill | Balance | Adjustment | Adopted | Reconciled | RiskRestored
-Event = MarketEvent | FeedGap | Listing | Account | Tick | Forecast | NewWeights | Operator
+Event = MarketEvent | FeedGap | Listing | Account | Tick | Forecast | NewWeights | Operator | Leased
 
 MARKET_EVENTS = (Quote, Trade, BookSnapshot, BookDelta, Bar, Funding)
 

@@ -17,6 +17,9 @@ class Bounds:
 
 def health(snapshot: Mapping[str, Any], bounds: Bounds) -> tuple[bool, dict[str, Any]]:
     """Whether the session makes progress, and what says so. The learner's end is told and harms nobody's health: trading goes on."""
+    if snapshot.get("standby"):  # it makes no progress, and should not: it is well while it can see the lease
+        waits = [] if (snapshot.get("lease") or {}).get("reachable") else ["lease_store_unreachable"]
+        return not waits, {"healthy": not waits, "problems": waits, "session": snapshot.get("session"), "ready": False}
     problems = [] if snapshot.get("ready") else ["starting"]
     for name, bound in (("data_age_s", bounds.data_age_s), ("decision_age_s", bounds.decision_age_s)):
         age = snapshot.get(name)

@@ -58,6 +58,13 @@ class ExchangeClock:
             self._doubt.set()
         return self.offset_ms is not None and not self.beyond and not self._doubt.is_set()
 
+    def ahead_s(self) -> float:
+        """By how much the time that is signed now may be ahead of the exchange's, seconds; an exchange takes nothing that is more than 1 s ahead."""
+        if self._base is None:
+            return 1.0
+        stepped_ms = float(self._exchange.milliseconds()) - _now() * 1000.0 - self._base
+        return (max(stepped_ms, 0.0) + self.error_ms + 1.0) / 1000.0
+
     @property
     def status(self) -> dict[str, Any]:
         """For the session's view."""

@@ -15,6 +15,7 @@ from daemon.venues.client import Exchange
 from daemon.venues.client_ids import teach
 from daemon.venues.clock import EVERY_S, ExchangeClock
 from daemon.venues.dead_man import DeadMan
+from daemon.venues.expiry import MayLive, expire
 from daemon.venues.throttle import Throttle
 from daemon.venues.transport import AUTO, OrderTransport
 
@@ -32,6 +33,8 @@ class LinkOptions:
     """0: the exchange's dead-man switch is left alone."""
     capabilities: Mapping[str, Any] = field(default_factory=dict)
     """What the operator knows better than ccxt and the reviewed table."""
+    may_live_s: MayLive | None = None
+    """For how long what is signed now may be taken, where that is bounded at all."""
 
 
 class Link:
@@ -48,6 +51,8 @@ class Link:
         if self.capabilities.client_id is not None:
             teach(exchange, self.capabilities.client_id)
         self.clock = ExchangeClock(exchange, throttle, options.max_clock_offset_ms, options.clock_every_s)
+        if options.may_live_s is not None:
+            expire(exchange, self.clock, options.may_live_s)
         self.transport = OrderTransport(exchange, throttle, self.capabilities, self.clock, options.orders_over)
         armed = self.capabilities.dead_man and options.dead_man_s > 0
         self.dead_man = DeadMan(exchange, throttle, options.dead_man_s) if armed else None

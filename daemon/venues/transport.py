@@ -113,6 +113,10 @@ class OrderTransport:
             if call.wrote:
                 raise Unsettled("silence was asked for between two requests of one order") from error
             raise NotSent(str(error), "throttled") from error
+        except NotSent as error:  # refused when it was to be signed
+            if call.wrote:
+                raise Unsettled("a second request of one order was not signed") from error
+            raise
         except (BaseError, TimeoutError) as error:
             if call.wrote and not call.last_wrote:
                 raise Unsettled(f"{type(error).__name__}: {error}"[:300]) from error
