@@ -90,8 +90,8 @@ class LongTermConfig:
         for name in ("steps", "batch_size", "copies", "round_bars", "updates_per_row", "patience", "reward_scale"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
-        if not self.hidden_sizes or not 0 <= self.uniform_share <= 1:
-            raise ConfigError("hidden_sizes needs a layer, and uniform_share lies in [0, 1]")
+        if not self.hidden_sizes or min(self.hidden_sizes) < 1 or not 0 <= self.uniform_share <= 1:
+            raise ConfigError("hidden_sizes needs a layer, each of at least one unit, and uniform_share lies in [0, 1]")
 
     def sac(self) -> SACConfig:
         names = ("learning_rate", "gamma", "tau", "alpha", "automatic_entropy_tuning", "batch_size", "weight_decay", "reward_scale")

@@ -118,7 +118,7 @@ def test_too_little_and_wrong_are_refused():
         train_long_term(null(100), 0, 10, **TINY)
     with pytest.raises(DataError, match="validate on are too few"):
         train_long_term(null(600), 0, 10, validation=null(130), **TINY)
-    for wrong in ({"steps": 0}, {"copies": 0}, {"uniform_share": 2.0}, {"gamma": 1.5}, {"hidden_sizes": ()}):
+    for wrong in ({"steps": 0}, {"copies": 0}, {"uniform_share": 2.0}, {"gamma": 1.5}, {"hidden_sizes": ()}, {"hidden_sizes": (-5, 3)}):
         with pytest.raises(ConfigError):
             train_long_term(null(600), 0, **{"steps": 10, **wrong})
 
