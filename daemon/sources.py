@@ -144,10 +144,18 @@ def _secrets(environ: Mapping[str, str], docker: Path, but: Set[tuple[str, str]]
         given = environ.get(f"{variable}_FILE")
         folders = [Path(environ["CREDENTIALS_DIRECTORY"])] if environ.get("CREDENTIALS_DIRECTORY") else []
         files = [Path(given)] if given else [folder / f"{section}_{name}" for folder in (*folders, docker)]
-        path = next((file for file in files if file.is_file()), Path(given) if given else None)
+        path = next((file for file in files if _is_there(file)), Path(given) if given else None)
         if path is not None:
             found.setdefault(section, {})[name] = _read_secret(path, f"{variable}_FILE" if given else f"the secret {section}_{name}")
     return found
+
+
+def _is_there(file: Path) -> bool:
+    """Whether there is such a file; a folder of secrets that we may not look into has none for us, and what needs one says so."""
+    try:
+        return file.is_file()
+    except PermissionError:
+        return False
 
 
 def _read_secret(path: Path, source: str) -> str:

@@ -216,6 +216,17 @@ def test_a_secret_file_must_hold_one(tmp_path, content):
         load(given_file(tmp_path, ""), {"mode": "live"}, {"QUARTET__EXCHANGE__SECRET_FILE": str(path)}, tmp_path)
 
 
+def test_a_folder_of_secrets_that_may_not_be_looked_into_has_none(tmp_path, monkeypatch):
+    file = given_file(tmp_path, "")
+
+    def denied(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "is_file", denied)  # root, who runs tests in containers, may look everywhere
+    settings = load(file, {"mode": "live"}, {"CREDENTIALS_DIRECTORY": str(tmp_path)}, tmp_path / "docker")
+    assert settings.exchange.api_key is None
+
+
 def test_secrets_show_nowhere(tmp_path):
     settings = load(given_file(tmp_path, ""), {"mode": "live"}, KEYS, tmp_path)
     assert isinstance(settings.exchange.secret, SecretStr)
