@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from math import isfinite
 
 from agents.core.instruments import ZERO, Instrument, Side, Symbol
 from agents.core.ledger import Ledger, Order
@@ -37,8 +38,9 @@ class Allowance:
             self.fees -= fee
 
     def lacks(self, value: Decimal, fee: Decimal) -> bool:
-        """Whether a buy of `value` with `fee` to pay is beyond it."""
-        return (self.turnover is not None and value > self.turnover) or (self.fees is not None and fee > self.fees)
+        """Whether a buy of `value` with `fee` to pay is beyond it; nothing fits into what is no number."""
+        bounds = ((value, self.turnover), (fee, self.fees))
+        return any(left is not None and (not left.is_finite() or asked > left) for asked, left in bounds)
 
 
 @dataclass(slots=True)
@@ -120,6 +122,10 @@ def gate(place: Place, market: MarketState, ledger: Ledger, limits: Limits, stan
         return refuse(problem, f"{place.quantity} at {place.price}")
     if not standing.equity.is_finite():
         return refuse("equity_unknown")
+    if place.side is Side.BUY and standing.equity <= 0:
+        return refuse("no_equity", f"equity {standing.equity}")
+    if place.side is Side.BUY and not all(isfinite(share) for _, share in place.shares):
+        return refuse("not_finite", "a share of an agent")
     if (reason := _size(place, place.price, mark, largest_notional(instrument, mark, limits, standing.equity), limits)) is not None:
         return refuse(reason, f"{place.quantity} at {place.price}, mark {mark}")
     free = free_inventory(place.symbol, ledger, standing.placed) + (replaces.remaining if replaces else ZERO)
@@ -186,7 +192,9 @@ def _beyond(place: Place, price: Decimal, instrument: Instrument, allowances: Ma
 
 
 def _amount(left: Decimal | None) -> str:
-    return "any" if left is None else f"{max(left, ZERO):.8g}"
+    if left is None:
+        return "any"
+    return f"{max(left, ZERO):.8g}" if left.is_finite() else "what is no number"
 
 
 def promise(order: Order, instrument: Instrument) -> dict[str, tuple[Decimal, Decimal]]:

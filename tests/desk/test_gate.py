@@ -7,7 +7,7 @@ import pytest
 
 from agents.core.instruments import Side, Symbol
 from agents.core.orders import OrderId, OrderState, Place
-from agents.desk.gate import Standing, free_inventory, gate, is_quote
+from agents.desk.gate import Allowance, Standing, free_inventory, gate, is_quote
 from agents.desk.limits import Limits
 from tests.desk.world import BTC, ETH, World
 
@@ -46,6 +46,27 @@ def verdict(order, world=None, limits=LIMITS, **standing):
 )
 def test_a_single_order(order, reason):
     assert verdict(order) == reason
+
+
+def test_a_lost_account_buys_nothing_and_may_still_sell():
+    world = World()
+    world.own(BTC, 0.1)
+    for equity in (Decimal(0), Decimal(-5)):
+        refusal = gate(place(quantity="0.0002"), world.market, world.ledger, LIMITS, Standing(equity))
+        assert refusal is not None and refusal.reason == "no_equity"
+        assert gate(place(Side.SELL, quantity="0.0002", reduce_only=True), world.market, world.ledger, LIMITS, Standing(equity)) is None
+
+
+@pytest.mark.parametrize("share", [float("nan"), float("inf"), float("-inf")])
+def test_a_share_that_is_no_number_spends_nobodys_budget_unseen(share):
+    budget = {"long_term": Allowance(Decimal(10_000), None)}
+    assert verdict(place(shares=(("long_term", share),)), allowances=budget) == "not_finite"
+
+
+def test_a_budget_that_is_no_number_lets_nothing_be_bought():
+    order = place(shares=(("long_term", 1.0),))
+    for budget in (Allowance(Decimal("NaN"), None), Allowance(None, Decimal("Infinity"))):
+        assert verdict(order, allowances={"long_term": budget}) == "agent_budget"
 
 
 @pytest.mark.parametrize(("price", "reason"), [("49000", None), ("48999.99", "price_collar"), ("90000", None)])
