@@ -214,8 +214,8 @@ def _question(symbols: list[Symbol], target: Target, market: MarketState, ledger
 
 
 def _left(budget: float, used: float) -> float:
-    """What is left of a day's budget; nothing where it is not known what was used."""
-    return max(budget - used, 0.0) if isfinite(used) else 0.0
+    """What is left of a day's budget; nothing where it is not known what was used. Rebates earned do not widen it."""
+    return max(budget - max(used, 0.0), 0.0) if isfinite(used) else 0.0
 
 
 def _liquidity(

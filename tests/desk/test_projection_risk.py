@@ -144,6 +144,13 @@ def test_fees_paid_leave_less_and_reductions_stay():
     assert world.project(world.target({BTC: 0.2, ETH: 0.2, SOL: 0.0})).weights[ETH] == 0.0
 
 
+def test_rebates_earned_do_not_widen_the_budget():
+    world = Grown(replace(FREE, fees_day=0.0001))
+    world.state.fees_day = -0.01
+    safe = world.project(world.target({BTC: 0.2, ETH: 0.2, SOL: 0.0}))
+    assert safe.weights[BTC] + safe.weights[ETH] == pytest.approx(0.1, abs=1e-6)
+
+
 def test_liquidity_takes_depth_and_volume():
     world = Grown(replace(FREE, liquidity_volume=0.001))
     safe = world.project(world.target({BTC: 0.19, ETH: 0.19, SOL: 0.19}))
