@@ -87,6 +87,8 @@ class TradingEnvironment(gymnasium.Env[Singles, Singles]):
             raise ConfigError(f"capital is {capital}: give a positive amount of quote currency")
         if episode_steps is not None and episode_steps < 1:
             raise ConfigError(f"episode_steps is {episode_steps}: set at least 1, or None for as long as the data lasts")
+        if warmup is not None and warmup < 0:
+            raise ConfigError(f"warmup is {warmup}: it counts candles before the account opens; set at least 0")
         self.form, self.render_mode, self.seed = form, render_mode, seed
         self.source = open_source(source, symbols, start, end, instruments, allow_gaps, form == MARKET_MAKING)
         self.symbols = self.source.symbols

@@ -254,6 +254,7 @@ def test_a_nan_in_an_agent_s_chair_is_an_error_too():
         ({"capital": 0.0}, ConfigError, "capital"),
         ({"capital": float("nan")}, ConfigError, "capital"),
         ({"episode_steps": 0}, ConfigError, "episode_steps"),
+        ({"warmup": -3}, ConfigError, "warmup is -3"),
         ({"render_mode": "ascii"}, ConfigError, "render_mode"),
         ({"forecasts": np.zeros((5, 2), np.float32)}, DataError, "shape"),
         ({"start": START + 10_000 * HOUR_NS}, DataError, "no candles are left"),
