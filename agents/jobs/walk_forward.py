@@ -6,6 +6,7 @@ look-back and label, so that no number a test bar is judged by was seen in train
 """
 
 from dataclasses import asdict, dataclass
+from math import isfinite
 
 from agents.core.errors import ConfigError, DataError
 
@@ -90,7 +91,8 @@ def plan_in_days(
     look_back: float = LOOK_BACK_DAYS, label: float = 1.0,
 ) -> WalkForward:
     """A plan given in days of a market that never closes."""  # fmt: skip
-    bars = {name: round(days * bars_a_day) for name, days in (
-        ("train", train), ("test", test), ("purge", purge), ("embargo", embargo), ("look_back", look_back), ("label", label),
-    )}  # fmt: skip
+    asked = {"train": train, "test": test, "purge": purge, "embargo": embargo, "look_back": look_back, "label": label}
+    if wrong := [name for name, days in asked.items() if not isfinite(days)]:
+        raise ConfigError(f"walk-forward {wrong[0]} is {asked[wrong[0]]} days: give a finite number")
+    bars = {name: round(days * bars_a_day) for name, days in asked.items()}
     return WalkForward(scheme=scheme, **bars)

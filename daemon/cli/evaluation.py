@@ -103,8 +103,6 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Judge baselines, priors and the trained long-term agent as a sceptic would, and say what the intervals allow and nothing more."""
-    import json
-
     from agents.jobs.evaluate import evaluate as judge
     from agents.jobs.evaluate_suite import controls, repetition
     from agents.jobs.evaluate_tables import document
@@ -115,6 +113,9 @@ def evaluate(
             raise ConfigError(f"--repeat: there is no file or folder {path}")
     if books is not None and not books.is_file():
         raise ConfigError(f"--books: there is no file {books}; quartet backtest --mark-outs --json writes one")
+    seen = None if books is None else _books(books)
+    if markdown is not None and markdown.is_dir():
+        raise ConfigError(f"--markdown: {markdown} is a folder; name a file in it, such as {markdown / 'results.md'}")
     days = {"train": train_days, "test": test_days, "purge": purge_days, "embargo": embargo_days}
     study = _study(data, name, days, "anchored", fee_bps, half_spread_bps, resamples)
     training = _training(steps, hidden, unguarded, keep) if seeds else None
@@ -123,8 +124,8 @@ def evaluate(
     report["repeats"] = [repetition(path, study, found.weights, _progress) for path in again or []]
     if not without_controls:
         report["controls"] = controls(found.weights, study.costs, study.desk, told=_progress)
-    if books is not None:
-        report["books"] = json.loads(books.read_text())
+    if seen is not None:
+        report["books"] = seen
     if markdown is not None:
         markdown.parent.mkdir(parents=True, exist_ok=True)
         markdown.write_text(document(report))
@@ -149,6 +150,19 @@ def _study(
     return make_study(data or [], name, days, scheme, fee_bps=fee_bps, half_spread_bps=half_spread_bps, resamples=resamples)
 
 
+def _books(path: Path) -> Any:
+    """What `quartet backtest --mark-outs --json` wrote. Raises ConfigError for anything else, before hours are spent on the rest."""
+    import json
+
+    try:
+        found = json.loads(path.read_text())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or "rows" not in found:
+        raise ConfigError(f"--books: {path} holds no mark-outs; quartet backtest --mark-outs --json writes them")
+    return found
+
+
 def _training(steps: int, hidden: str, unguarded: bool, keep: Path | None) -> Any:
     from agents.jobs.evaluate_training import long_term_training
     from agents.jobs.train_long_term import LongTermConfig
@@ -156,7 +170,9 @@ def _training(steps: int, hidden: str, unguarded: bool, keep: Path | None) -> An
     try:
         sizes = tuple(int(word) for word in hidden.split(","))
     except ValueError:
-        raise ConfigError(f"--hidden {hidden}: write layer sizes such as 64,64") from None
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise ConfigError(f"--hidden {hidden}: write layer sizes such as 64,64")
     return long_term_training(LongTermConfig(steps=steps, hidden_sizes=sizes), keep, guarded=not unguarded)
 
 

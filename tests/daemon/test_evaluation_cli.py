@@ -17,6 +17,11 @@ from daemon.errors import Exit
         (["evaluate", "--books", "no/such/file"], "--books: there is no file no/such/file"),
         (["walk-forward", "--purge-days", "30"], "purge is 720 bars: at least 8760"),
         (["walk-forward", "--seeds", "1", "--hidden", "wide"], "--hidden wide: write layer sizes such as 64,64"),
+        (["walk-forward", "--seeds", "1", "--hidden=-5,3"], "--hidden -5,3: write layer sizes such as 64,64"),
+        (["walk-forward", "--train-days", "nan"], "walk-forward train is nan days: give a finite number"),
+        (["evaluate", "--books", "/dev/null"], "--books: there is no file /dev/null"),
+        (["evaluate", "--books", __file__], "holds no mark-outs; quartet backtest --mark-outs --json writes them"),
+        (["evaluate", "--markdown", "."], "--markdown: . is a folder; name a file in it, such as results.md"),
     ],
 )
 def test_a_mistake_ends_in_a_sentence(arguments, sentence, capsys, tmp_path, monkeypatch):
