@@ -39,6 +39,8 @@ Told = Callable[[int, int, Mapping[str, Any]], None]
 UNBOUND = Guards(max_drift=2.0, max_divergence=1e9, max_saturation=1.0, min_entropy=-1e9, max_dormant=1.0)
 """Nobody acts on what is published in training; the guards stand between the daemon's learner and its orders."""
 CANDLES = "candles"
+LONGEST_ROUND = 366 * 24 * 60.0
+"""Minutes of a year: a longer round would never end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,10 @@ class TrainConfig:
             raise ConfigError("one tape at a time: give --data once, a file or a folder")
         if unknown := [agent for agent in self.agents if agent not in ORDER]:
             raise ConfigError(f"no agent named {unknown[0]!r}; they are {', '.join(ORDER)}")
-        if not self.agents or self.steps < 1 or not self.round_minutes > 0 or self.relabelled < 0 or self.purge_bars < 0:
-            raise ConfigError("agents, steps and round_minutes must be above 0, relabelled and purge_bars at least 0")
+        if not self.agents or self.steps < 1 or not 0 < self.round_minutes <= LONGEST_ROUND or self.relabelled < 0 or self.purge_bars < 0:
+            raise ConfigError(
+                f"agents, steps and round_minutes must be above 0, round_minutes at most {LONGEST_ROUND:g}, relabelled and purge_bars at least 0"
+            )
         if self.source == CANDLES and LONG_TERM not in self.agents:
             raise ConfigError("candles train the long-term agent alone: name it in --agents, or choose --source tape or synthetic")
 

@@ -148,6 +148,8 @@ def test_rows_of_a_round_that_were_lost_end_the_run(tmp_path):
         ({"source": "tape", "data": (Path("x"), Path("y"))}, "one tape at a time"),
         ({"agents": ("nobody",)}, "no agent named"),
         ({"steps": 0}, "above 0"),
+        ({"round_minutes": float("inf")}, "round_minutes at most"),
+        ({"round_minutes": float("nan")}, "round_minutes at most"),
         ({"source": "candles", "data": (Path("x"),), "agents": ("risk",)}, "long-term agent alone"),
     ],
 )
