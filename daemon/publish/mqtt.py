@@ -21,8 +21,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from agents.core.errors import TradingError
-from daemon.publish.outbox import Fact
-from daemon.publish.outlet import Pump
+from daemon.publish.outbox import Fact, encode
+from daemon.publish.outlet import Pump, unless_cancelled
 
 QOS = {"decision": 0, "order": 1, "fill": 1, "risk": 0, "equity": 0, "learner": 0, "log": 0, "notify": 1}
 """What must arrive is asked to be confirmed; what is soon told again is not."""
@@ -70,6 +70,8 @@ class Words:
     def __init__(self, answers: Mapping[str, Answer], token: str | None) -> None:
         self._answers, self._token = answers, token
         self._outcomes: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self.refused = 0
+        """Words without the token since the last one with it; the first is said in the log."""
 
     def carry_out(self, word: str, payload: bytes, retained: bool) -> dict[str, Any]:
         """What to answer: `ok`, and either the session's own answer or the `error` in a sentence."""
@@ -82,8 +84,11 @@ class Words:
         if not isinstance(request, dict) or not isinstance(identity := request.get("id"), str) or not 0 < len(identity) <= 128:
             return {"ok": False, "error": 'send a JSON object with an "id" of 1 to 128 characters, new for each word'}
         if self._token is not None and not hmac.compare_digest(str(request.get("token", "")).encode(), self._token.encode()):
-            _log.warning("word_refused", word=word, reason="token")
+            if not self.refused:
+                _log.warning("word_refused", word=word[:32], reason="token")
+            self.refused += 1
             return {"ok": False, "id": identity, "error": "the token is missing or wrong"}
+        self.refused = 0
         if identity in self._outcomes:
             return {**self._outcomes[identity], "repeated": True}
         outcome = {"id": identity, **self._do(word, {k: v for k, v in request.items() if k not in ("id", "token")})}
@@ -118,7 +123,7 @@ class MqttMirror:
 
             async def deliver(facts: Sequence[Fact]) -> None:
                 if not facts:
-                    await client.publish(topic("hb"), _json(self._heartbeat()))
+                    await client.publish(topic("hb"), encode(self._heartbeat()))
                 async with asyncio.TaskGroup() as group:  # tasks start in order, so messages leave in order
                     for fact in facts:
                         group.create_task(_publish(client, topic, fact))
@@ -142,13 +147,16 @@ class MqttMirror:
             reply = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             if (correlation := getattr(properties, "CorrelationData", None)) is not None:
                 reply.CorrelationData = correlation
-            where = getattr(properties, "ResponseTopic", None) or self._options.topic("reply")
-            if not self._ours(where):
-                await client.publish(where, _json(answer), qos=1, properties=reply)
+            where = str(getattr(properties, "ResponseTopic", None) or self._options.topic("reply"))
+            if self._may_answer(where):
+                await client.publish(where, encode(answer), qos=1, properties=reply)
+            unless_cancelled()
 
-    def _ours(self, topic: str) -> bool:
-        """Whether an answer there would be heard as a word again."""
-        return topic.startswith(self._options.topic("command"))
+    def _may_answer(self, topic: str) -> bool:
+        """Whether an answer there is an answer: not a word to any daemon, not a fact of ours, and to one topic alone."""
+        ours, reply = self._options.topic(""), self._options.topic("reply")
+        misused = "/command/" in topic or any(sign in topic for sign in "+#\0") or topic.startswith("$")
+        return not misused and (not topic.startswith(ours) or topic == reply or topic.startswith(f"{reply}/"))
 
     async def _part(self, client: aiomqtt.Client) -> None:
         """An orderly end: the last will would stay unsaid."""
@@ -171,7 +179,7 @@ class MqttMirror:
         )  # fmt: skip
 
     def _state(self, state: str) -> bytes:
-        return _json({"state": state, "instance": self._options.instance, "session": self._options.session})
+        return encode({"state": state, "instance": self._options.instance, "session": self._options.session})
 
     def _heartbeat(self) -> dict[str, Any]:
         names = ("ready", "halted", "data_age_s", "decision_age_s", "equity", "drawdown", "market_time")
@@ -181,8 +189,5 @@ class MqttMirror:
 
 async def _publish(client: aiomqtt.Client, topic: Callable[[str], str], fact: Fact) -> None:
     kind = _TOPIC_OF.get(fact.kind, fact.kind)
-    await client.publish(topic(kind), _json({"at": fact.at, **fact.body}), qos=QOS[kind])
+    await client.publish(topic(kind), encode({"at": fact.at, **fact.body}), qos=QOS[kind])
 
-
-def _json(value: Any) -> bytes:
-    return orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY)

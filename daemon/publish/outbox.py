@@ -22,14 +22,24 @@ class Fact:
 
     @cached_property
     def body(self) -> Mapping[str, Any]:
-        """Plain JSON values."""
-        return self.build()
+        """Plain JSON values; of a fact that cannot be told, why not."""
+        try:
+            return self.build()
+        except Exception as error:  # noqa: BLE001 - a mistake in telling one fact must not keep the others back
+            return {"untold": f"{type(error).__name__}: {error}"}
 
     @cached_property
     def text(self) -> str:
         """The fact as one JSON object, made once however many listen."""
-        told = {"kind": self.kind, "at": self.at, "number": self.number, **self.body}
-        return orjson.dumps(told, default=str, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+        return encode({"kind": self.kind, "at": self.at, "number": self.number, **self.body}).decode()
+
+
+def encode(value: Any) -> bytes:
+    """Any value as JSON: what is not finite is null, what JSON lacks is text, and what cannot be told at all says why."""
+    try:
+        return orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+    except orjson.JSONEncodeError as error:  # half a character of an exchange's answer, a number without end
+        return orjson.dumps({"untold": str(error)})
 
 
 class Outbox:

@@ -32,7 +32,7 @@ class Service(Protocol):
 
 
 class Outlet:
-    """One service and its outbox. `run` never ends by itself and never raises what the service did."""
+    """One service and its outbox. `run` never ends by itself and never raises, whatever the service did."""
 
     def __init__(self, service: Service, outbox: Outbox, *, heartbeat_s: float = 1.0, patience_s: float = 5.0) -> None:
         self.outbox, self._service = outbox, service
@@ -53,10 +53,14 @@ class Outlet:
     async def run(self) -> None:
         """Deliver until cancelled."""
         while True:
+            session = asyncio.create_task(self._service.session(self._pump))  # of its own, so that only our own cancellation counts as one here
             try:
-                await self._service.session(self._pump)
+                await session
             except* self._expected as errors:
                 self._failed(first(errors))
+            except* Exception as errors:  # noqa: BLE001 - a mistake, of ours or of the library: it must not end trading either
+                self._failed(first(errors), unexpected=True)
+            unless_cancelled()  # hanging up may have failed, and its error taken the cancellation's place
             await asyncio.sleep(self._pause_s)
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
 
@@ -65,6 +69,7 @@ class Outlet:
             batch = await self.outbox.batch(MOST, self._heartbeat_s)
             async with asyncio.timeout(self._patience_s):
                 await deliver(batch.facts)
+            unless_cancelled()
             self.outbox.done(batch)
             self._delivered()
 
@@ -73,13 +78,21 @@ class Outlet:
             _log.info("outlet_recovered", outlet=self._service.name, lost=self.outbox.lost)
         self._up, self._told, self._pause_s = True, None, FIRST_PAUSE_S
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception, unexpected: bool = False) -> None:
         self._up = False
         self.failures += 1
         said = f"{type(error).__name__}: {error}".rstrip(": ")
         if self._told is None:
-            _log.warning("outlet_down", outlet=self._service.name, error=said)
+            _log.warning("outlet_down", outlet=self._service.name, error=said, exc_info=error if unexpected else None)
         self._told = said
+
+
+def unless_cancelled() -> None:
+    """Raises CancelledError where this task was cancelled and did not notice: before Python 3.12 `asyncio.wait_for`, which brokers' clients use,
+    forgets a cancellation that meets its answer. Such a task would hold up the end of a session for ever."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def first(errors: ExceptionGroup[Exception]) -> Exception:

@@ -8,11 +8,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from daemon.publish.outbox import Fact
+from daemon.publish.outbox import Fact, encode
 from daemon.publish.outlet import Pump
 
 STREAMS = ("decisions", "orders", "fills", "risk", "equity", "learner")
@@ -81,7 +80,7 @@ class RedisMirror:
             for fact in facts:
                 if fact.kind in STREAMS:
                     number = f"{max(fact.at // MS, self._floors[fact.kind])}-{fact.number}"
-                    entry = {"session": self._options.session, "at": str(fact.at), "data": _json(fact.body)}
+                    entry = {"session": self._options.session, "at": str(fact.at), "data": encode(fact.body)}
                     pipe.xadd(key(fact.kind), cast(Any, entry), id=number, maxlen=self._options.stream_length, approximate=True)
                     latest[fact.kind] = fact
             for kind, fact in latest.items():
@@ -98,10 +97,6 @@ async def _wait(answer: Awaitable[Any] | Any) -> Any:
     return await answer
 
 
-def _json(value: Any) -> bytes:
-    return orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _field(value: Any) -> str | bytes:
+def _field(value: Any) -> bytes:
     """Text as it is, anything else as JSON."""
-    return value if isinstance(value, str) else _json(value)
+    return value.encode(errors="replace") if isinstance(value, str) else encode(value)
