@@ -489,17 +489,20 @@ class Redis(Section):
     @field_validator("url")
     @classmethod
     def _address(cls, value: str | None) -> str | None:
-        if value is not None and (parts := urlsplit(value)) and (parts.scheme not in ("redis", "rediss") or not parts.hostname):
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.password or parts.query or parts.fragment:  # the client would take a password from the query as well
+            raise ValueError("an address must carry no password and no options; give them by redis.username, redis.password and redis.ca_file")
+        if parts.scheme not in ("redis", "rediss") or not parts.hostname or not re.fullmatch(r"/?\d*", parts.path) or parts.port == 0:
             raise ValueError(f"{value!r} is no address of a Redis; write redis://HOST:PORT, or rediss://HOST:PORT for TLS")
-        if value is not None and urlsplit(value).password:
-            raise ValueError("an address must not carry a password; give it by redis.password")
         return value
 
 
 class Mqtt(Section):
     """A mirror of what happens under `{namespace}/{instance}/`, and the operator's words from there."""
 
-    host: str | None = Field(None, description="The broker's host name or address; off where not set.")
+    host: str | None = Field(None, pattern=r"^[^\s/#+@]+$", description="The broker's host name or address; off where not set.")
     port: int = Field(1883, ge=1, le=65_535, description="The broker's port: 1883, and 8883 for TLS, by custom.")
     namespace: str = Field("quartet", pattern="^[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64})*$", description="First part of every topic; no wildcards.")
     username: str | None = Field(None, description="The broker's user.")
@@ -609,4 +612,7 @@ class Settings(BaseSettings):
     def secrets(self) -> tuple[str, ...]:
         """The secret values held, for the redactor of the log."""
         held = (getattr(getattr(self, section), name) for section, names in SECRETS.items() for name in names)
-        return tuple(value.get_secret_value() for value in held if value is not None)
+        plain = [value.get_secret_value() for value in held if value is not None]
+        urls = (self.notify.urls.get_secret_value() if self.notify.urls else "").split()
+        parts = (part for url in urls for part in re.split(r"[/:@?&=]+", url.partition("://")[2]))
+        return (*plain, *urls, *(part for part in parts if len(part) >= 8))  # a message service's library says parts of its address

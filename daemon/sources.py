@@ -192,7 +192,7 @@ def _problem(path: tuple[int | str, ...], details: list[ErrorDetails], origin: s
         return f"{origin}: there is no setting {field}; {_nearest(path)}"
     if kind in ("model_type", "model_attributes_type"):
         return f"{origin}: {field} is a section, not a value; set its keys, such as {', '.join(f'{field}.{key}' for key in _keys(path)[:3])}"
-    if path[-1] in SECRETS:
+    if path[-2:] in _NAMES:
         return f"{field}: {reason}"
     value = "" if kind == "value_error" else f" {details[0]['input']!r}"
     return f"{field}{value if len(value) < 80 else ''}: {reason} (from {origin})"

@@ -13,6 +13,7 @@ from pydantic import SecretStr, ValidationError
 
 from agents.core.errors import ConfigError
 from agents.desk.limits import Limits
+from daemon.logs import Redactor
 from daemon.settings import KEYS as KEY_NAMES
 from daemon.settings import Risk, Settings, known_exchanges
 from daemon.sources import load
@@ -316,3 +317,37 @@ def test_whatever_is_written_it_loads_or_is_refused_in_one_line(tree):
         file.flush()
         with suppress(ConfigError):  # and nothing else
             load(Path(file.name), {}, {})
+
+
+def test_a_secret_that_is_refused_is_not_repeated(tmp_path):
+    said = refused(tmp_path, HTTP__TOKEN="much-2-short")
+    assert said.startswith("http.token: ")
+    assert "much-2-short" not in said
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://u:sekret@h", "http://u:sekret@h", "redis://h?password=sekret", "redis://h/?db=1&password=sekret", "redis://h#sekret",
+            "redis://h:99999", "redis://h:0", "redis://h/zero", "redis://", "h:6379", "redis://[::1"],
+)  # fmt: skip
+def test_an_address_of_redis_that_the_client_would_stumble_over_is_refused(tmp_path, url):
+    said = refused(tmp_path, REDIS__URL=url)
+    assert said.startswith("redis.url: ")
+    assert "sekret" not in said
+
+
+@pytest.mark.parametrize("url", ["redis://h", "rediss://user@h:6380/1", "redis://[::1]:6379"])
+def test_addresses_of_redis(tmp_path, url):
+    assert loaded(tmp_path, REDIS__URL=url).redis.url == url
+
+
+@pytest.mark.parametrize("host", ["a b", "mqtt://h", "h/#", "u@h"])
+def test_a_host_name_of_a_broker_is_a_name(tmp_path, host):
+    assert refused(tmp_path, MQTT__HOST=host).startswith("mqtt.host")
+
+
+def test_no_part_of_an_address_of_messages_reaches_the_log(tmp_path):
+    given = loaded(tmp_path, NOTIFY__URLS="tgram://123456789:ABCDEFGHIJ/chat json://u:hunter2hunter2@h/path")
+    clean = Redactor(given.secrets()).clean
+    for words in ("tgram://123456789:ABCDEFGHIJ/chat", "POST /bot123456789:ABCDEFGHIJ/sendMessage", "json://u:hunter2hunter2@h/path", "hunter2hunter2"):
+        said = clean(words)
+        assert not any(part in said for part in ("123456789", "ABCDEFGHIJ", "hunter2"))
