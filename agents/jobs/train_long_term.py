@@ -59,7 +59,7 @@ class LongTermConfig:
     learning_rate: float = 3e-4
     gamma: float = 0.95
     """Per hour, whatever the candles' length. What a weight earns it earns at once, and a trade pays within a day; beyond that the
-    critic learns prices. With .99 planted alpha was found and lost again (docs/learning.md)."""
+    critic learns prices. With .99 planted alpha was found and lost again (docs/training.md)."""
     tau: float = 0.005
     alpha: float = 0.05
     """Held: the temperature is what keeps actions near the prior while little is known. Tuned to the usual target it falls until noise is fitted."""
