@@ -137,6 +137,8 @@ def train(config: TrainConfig, told: Told | None = None) -> Path:
     for path in config.data:
         if not path.exists():
             raise ConfigError(f"--data: there is no file or folder {path}")
+    if config.trials is not None and config.trials.is_dir():
+        raise ConfigError(f"--trials: {config.trials} is a folder; name a file in it, such as {config.trials / 'trials.jsonl'}")
     asked = config.asked()
     goes_on = begin(config.folder, asked)
     run: _CandleRun | _PlayedRun = _CandleRun(config) if config.source == CANDLES else _PlayedRun(config)

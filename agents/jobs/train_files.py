@@ -27,7 +27,7 @@ def keep_weights(folder: Path, payload: bytes, meta: Mapping[str, Any]) -> None:
 
 
 def begin(folder: Path, asked: Mapping[str, Any]) -> bool:
-    """Note in `folder` what the run is; True when it goes on with one that was begun there.
+    """Note in `folder` what the run is; True when it goes on with one that was begun there. One that left nothing else is forgotten.
 
     Raises ConfigError when the folder holds a run with other settings, or something else.
     """
@@ -36,6 +36,9 @@ def begin(folder: Path, asked: Mapping[str, Any]) -> bool:
     if file.is_file():
         before = _known(file)
         now = json.loads(text)
+        if before != now and [each.name for each in folder.iterdir()] == [RUN]:
+            write(file, text.encode())  # it ended before its first round, mostly over its data: there is nothing to go on with
+            return False
         if before != now:
             names = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
             raise ConfigError(

@@ -165,6 +165,15 @@ def test_data_that_cannot_be_used_is_refused(tmp_path, file):
         train(candles(tmp_path / "b", file, validate_from=NS))
     with pytest.raises(DataError, match="too few"):
         train(candles(tmp_path / "c", file, end=(1577836800 + 100 * 3600) * NS))
+    with pytest.raises(ConfigError, match="is a folder; name a file in it"):
+        train(candles(tmp_path / "d", file, trials=tmp_path))
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_run_that_ended_over_its_data_may_be_asked_for_anew(tmp_path, file):
+    with pytest.raises(DataError, match="too few"):
+        train(candles(tmp_path / "run", file, steps=8, end=(1577836800 + 100 * 3600) * NS))
+    assert (train(candles(tmp_path / "run", file, steps=8)) / "weights.safetensors").is_file()
 
 
 # ---- weights
