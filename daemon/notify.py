@@ -2,6 +2,7 @@
 
 Nothing waits for a message service. A condition that comes and goes is told at most every `again_s`, all conditions together at most
 `most_an_hour` times an hour; in quiet hours only what is critical is told, and the rest is told together at their end.
+What is critical is told beyond that bound too, and what no service took is told again later.
 """
 
 import asyncio
@@ -20,6 +21,8 @@ LEVELS = ("info", "warning", "critical")
 LOOK_S = 1.0
 SEND_S = 20.0
 """A message service that takes longer has not got the message, as far as we know."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 60.0, 3600.0
+"""Before what was not taken is told again: a service that fails after it has delivered must not become a storm."""
 HOUR, DAY = 3600 * NS, 86_400 * NS
 
 Send = Callable[[str, str, str], Awaitable[bool]]
@@ -64,9 +67,18 @@ def conditions(status: Mapping[str, Any]) -> dict[str, Notice]:
         found["stale data"] = Notice("warning", f"market data is {age:.0f} s old; no new risk is taken")
     for name, text in (status.get("notes") or {}).items():
         found[f"note {name}"] = Notice("warning", f"{name}: {text}")
-    if (status.get("learner") or {}).get("state") in ("dead", "failed", "stopped"):
+    if (status.get("learner") or {}).get("state") == "restarting":
         found["learner"] = Notice("info", "the learner does not run; trading goes on with the last good weights")
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What is to be told of one condition."""
+
+    name: str
+    level: str
+    text: str
 
 
 class Notifier:
@@ -77,9 +89,11 @@ class Notifier:
         self._standing: dict[str, Notice] = {}
         """Conditions that were told, or are kept for the end of the quiet hours."""
         self._told_at: dict[str, int] = {}
-        self._kept: dict[str, str] = {}
+        self._kept: dict[str, News] = {}
+        """What waits for the end of the quiet hours, or for a message service that did not take it."""
+        self._pause_s, self._again_at = FIRST_PAUSE_S, 0
         self._sent: deque[int] = deque()
-        self.sent = self.withheld = self.failed = 0
+        self.sent = self.withheld = self.failed = self.mistakes = 0
 
     @property
     def status(self) -> dict[str, Any]:
@@ -89,13 +103,18 @@ class Notifier:
     async def run(self) -> None:
         """Look, and tell, until cancelled."""
         while True:
-            await self.look()
+            try:
+                await self.look()
+            except Exception as error:
+                if not self.mistakes:
+                    log.exception("notifier_failed", error=f"{type(error).__name__}: {error}")
+                self.mistakes += 1
             await asyncio.sleep(LOOK_S)
 
     async def look(self) -> None:
         """Compare what is the matter with what was, and tell the difference in one message."""
         now, found = self._now(), conditions(self._snapshot())
-        news: list[tuple[str, str]] = []
+        news: list[News] = []
         for name, notice in found.items():
             if name not in self._standing and self._listens(notice.level) and now - self._told_at.get(name, -DAY * 365) >= self._manners.again_s * NS:
                 self._standing[name] = notice
@@ -103,29 +122,32 @@ class Notifier:
         for name in [name for name in self._standing if name not in found]:
             notice = self._standing.pop(name)
             news += self._hold_or_tell(name, "info" if notice.level == "info" else "warning", f"over: {notice.text}", now)
-        if self._kept and not self._quiet(now):
-            news += [("warning", text) for text in self._kept.values()]
-            self._kept.clear()
+        fresh = {each.name for each in news}
+        due = [each for each in self._kept.values() if each.name not in fresh and (each.level == "critical" or not self._quiet(now))]
+        if due and now >= self._again_at:
+            news += due
+        for each in news:
+            self._kept.pop(each.name, None)
         if news:
             await self._tell(news, now)
 
-    def _hold_or_tell(self, name: str, level: str, text: str, now: int) -> list[tuple[str, str]]:
+    def _hold_or_tell(self, name: str, level: str, text: str, now: int) -> list[News]:
         self._told_at[name] = now
+        news = News(name, level, text)
         if self._quiet(now) and level != "critical":
-            self._kept[name] = text
+            self._kept[name] = news
             return []
-        return [(level, text)]
+        return [news]
 
-    async def _tell(self, news: Sequence[tuple[str, str]], now: int) -> None:
+    async def _tell(self, news: Sequence[News], now: int) -> None:
         while self._sent and now - self._sent[0] >= HOUR:
             self._sent.popleft()
-        if len(self._sent) >= self._manners.most_an_hour:
+        level = max((each.level for each in news), key=LEVELS.index)
+        if len(self._sent) >= self._manners.most_an_hour and level != "critical":  # each critical condition has a bound of its own
             self.withheld += len(news)
             return
         last = len(self._sent) + 1 == self._manners.most_an_hour
-        text = "\n".join(text for _, text in news) + ("\nno more messages for now: too many within an hour" if last else "")
-        self._sent.append(now)
-        level = max((level for level, _ in news), key=LEVELS.index)
+        text = "\n".join(each.text for each in news) + ("\nno more messages for now: too many within an hour" if last else "")
         try:
             async with asyncio.timeout(SEND_S):
                 taken = await self._send(self._title, text, level)
@@ -134,6 +156,12 @@ class Notifier:
             taken = False
         self.sent += taken
         self.failed += not taken
+        if taken:
+            self._sent.append(now)
+            self._pause_s = FIRST_PAUSE_S
+        else:
+            self._kept = {**{each.name: each for each in news}, **self._kept}
+            self._again_at, self._pause_s = now + int(self._pause_s * NS), min(2 * self._pause_s, LONGEST_PAUSE_S)
 
     def _listens(self, level: str) -> bool:
         return LEVELS.index(level) >= LEVELS.index(self._manners.level)

@@ -204,8 +204,13 @@ async def _guarded_drive(parts: Parts) -> None:
     def tell(event: Event, effects: Effects) -> None:
         parts.status.tell(event, effects)
         for mirror in parts.mirrors:
-            mirror(event, effects)
-        if effects.decision is not None and not parts.status.ready:
+            try:
+                mirror(event, effects)
+            except Exception as error:
+                if "mirror_failed" not in parts.status.notes:
+                    log.exception("mirror_failed")
+                    parts.status.note("mirror_failed", f"{type(error).__name__}: {error}")
+        if not parts.status.ready and (effects.decision is not None or _idle(parts)):
             parts.status.ready = True
             log.info("ready", session=parts.journal.name)
 
@@ -225,6 +230,12 @@ async def _guarded_drive(parts: Parts) -> None:
     except Exception:  # a mistake of ours in the loop itself: orders must not outlive it
         await kill_path.without_engine(engine, parts.venue)
         raise
+
+
+def _idle(parts: Parts) -> bool:
+    """Prices are there, and nothing will be decided before somebody says so: that is as ready as such a session gets."""
+    silent = parts.engine.halted or not parts.engine.config.agents
+    return silent and parts.engine.market.now > 0 and not parts.stop.is_set()
 
 
 async def _wind_down(parts: Parts) -> Mapping[Currency, Decimal] | None:

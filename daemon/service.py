@@ -45,13 +45,14 @@ class Service:
 
     def __init__(self, of: Manager, handled: Callable[[], int], snapshot: Callable[[], Mapping[str, Any]]) -> None:
         self._manager, self._handled, self._snapshot = of, handled, snapshot
+        self._ready = False
 
     async def run(self) -> None:
         """Beat until cancelled; then say that we stop."""
         if self._manager.address is None:
             return
         pause = min(LONGEST_BEAT_S, (self._manager.watchdog_s or LONGEST_BEAT_S * 3) / 3)
-        seen, ready = -1, False
+        seen = -1
         try:
             while True:
                 handled = self._handled()
@@ -59,21 +60,23 @@ class Service:
                     seen = handled
                     self._manager.tell(WATCHDOG=1)
                 status = self._snapshot()
-                if status.get("ready") and not ready:
-                    ready = True
+                if status.get("ready") and not self._ready:
+                    self._ready = True
                     self._manager.tell(READY=1)
                 self._manager.tell(STATUS=_sentence(status))
-                await asyncio.sleep(pause if ready else min(pause, 0.2))
+                await asyncio.sleep(pause if self._ready else min(pause, 0.2))
         finally:
             self._manager.tell(STOPPING=1, STATUS="cancelling orders and closing the record")
 
     def reloading(self) -> None:
-        """The configuration is being read again; `reloaded` says when it is done."""
-        self._manager.tell(RELOADING=1, MONOTONIC_USEC=int(asyncio.get_running_loop().time() * 1e6))
+        """The configuration is being read again; `reloaded` says when it is done. Nothing is said before we are ready: it would mean that we are."""
+        if self._ready:
+            self._manager.tell(RELOADING=1, MONOTONIC_USEC=int(asyncio.get_running_loop().time() * 1e6))
 
     def reloaded(self) -> None:
         """The configuration that was read is in force, or the old one still is."""
-        self._manager.tell(READY=1)
+        if self._ready:
+            self._manager.tell(READY=1)
 
 
 def _sentence(status: Mapping[str, Any]) -> str:

@@ -21,7 +21,10 @@ def health(snapshot: Mapping[str, Any], bounds: Bounds) -> tuple[bool, dict[str,
         waits = [] if (snapshot.get("lease") or {}).get("reachable") else ["lease_store_unreachable"]
         return not waits, {"healthy": not waits, "problems": waits, "session": snapshot.get("session"), "ready": False}
     problems = [] if snapshot.get("ready") else ["starting"]
-    for name, bound in (("data_age_s", bounds.data_age_s), ("decision_age_s", bounds.decision_age_s)):
+    aged = [("data_age_s", bounds.data_age_s)]
+    if not snapshot.get("halted"):  # who is halted has nothing to decide
+        aged.append(("decision_age_s", bounds.decision_age_s))
+    for name, bound in aged:
         age = snapshot.get(name)
         if age is None:
             problems.append(f"{name.removesuffix('_age_s')}_missing")

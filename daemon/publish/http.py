@@ -59,7 +59,7 @@ async def serve(app: FastAPI, address: Address) -> AsyncIterator[int | None]:
         )  # fmt: skip
         server = _Server(config)
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(server.serve(sockets=[listening]))
+            task = group.create_task(_served(server, listening))
             async with asyncio.timeout(START_S):
                 while not server.started and not task.done():
                     await asyncio.sleep(0.005)
@@ -68,6 +68,14 @@ async def serve(app: FastAPI, address: Address) -> AsyncIterator[int | None]:
                 yield port
             finally:
                 server.should_exit = True
+
+
+async def _served(server: uvicorn.Server, listening: socket) -> None:
+    """Raises nothing: a server that fails ends itself, not the session."""
+    try:
+        await server.serve(sockets=[listening])
+    except Exception as error:  # noqa: BLE001 - whatever a request or the library brought about
+        _log.exception("http_failed", error=f"{type(error).__name__}: {error}")
 
 
 def _check(address: Address) -> None:

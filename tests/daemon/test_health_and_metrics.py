@@ -103,6 +103,9 @@ def test_a_strange_snapshot_still_renders(status):
     [
         ({}, []),
         ({"halted": True}, []),
+        ({"halted": True, "decision_age_s": 1e6}, []),
+        ({"halted": True, "decision_age_s": None}, []),
+        ({"halted": True, "data_age_s": 31.0}, ["data_too_old"]),
         ({"ready": False}, ["starting"]),
         ({"data_age_s": 30.1}, ["data_too_old"]),
         ({"data_age_s": None}, ["data_missing"]),

@@ -55,14 +55,15 @@ async def test_what_comes_and_goes_is_not_told_each_time():
 
 @given(st.lists(st.sampled_from(["halted", "flattening", "reduce", "calm", "notes"]), max_size=80))
 def test_a_storm_ends_after_so_many_messages_an_hour(storm):
-    async def play() -> int:
+    async def play() -> list[str]:
         town = Town(Manners(level="info", again_s=0, most_an_hour=5))
         for number, each in enumerate(storm):
             change = {"notes": {f"n{number}": "x"}} if each == "notes" else {"rung": each} if each in ("reduce", "calm") else {each: number % 2 == 0}
             await town.look(0.5, **change)
-        return len(town.told)
+        return [level for level, _ in town.told]
 
-    assert asyncio.run(play()) <= 5
+    levels = asyncio.run(play())
+    assert sum(level != "critical" for level in levels) <= 5
 
 
 async def test_in_quiet_hours_only_the_critical_is_told_and_the_rest_in_the_morning():
@@ -124,3 +125,55 @@ def test_an_unknown_service_is_named_without_its_secrets():
     with pytest.raises(ValueError, match=r"apprise knows no service for nonsense://\.\.\.") as caught:
         by_apprise(["nonsense://token@host"])
     assert "token" not in str(caught.value)
+
+
+async def test_a_storm_of_warnings_keeps_nothing_critical_back():
+    town = Town(Manners(most_an_hour=2, again_s=1))
+    for halted in (True, False, True, False):
+        await town.look(halted=halted)
+    assert town.notifier.withheld > 0
+    before = len(town.told)
+    await town.look(rung="flatten", drawdown=0.21)
+    assert [level for level, _ in town.told[before:]] == ["critical"]
+
+
+async def test_what_no_service_took_is_told_again_with_longer_and_longer_pauses():
+    town = Town(Manners(), taken=False)
+    await town.look(rung="flatten", drawdown=0.21)
+    for _ in range(60):
+        await town.look(1)
+    assert 4 <= len(town.told) <= 8
+    assert town.notifier.status["kept"] == 1
+    town.taken = True
+    for _ in range(60):
+        await town.look(1)
+    assert (town.notifier.sent, town.notifier.status["kept"]) == (1, 0)
+    assert town.told[-1] == ("critical", "drawdown 21.0%: the ladder stands at flatten")
+
+
+async def test_what_is_over_before_it_was_taken_is_told_as_over():
+    town = Town(Manners(), taken=False)
+    await town.look(halted=True)
+    town.taken = True
+    await town.look(2, halted=False)
+    assert town.told[1:] == [("warning", "over: halted: no order is placed until resume")]
+
+
+async def test_a_snapshot_that_fails_ends_no_watcher():
+    looks = 0
+
+    def snapshot() -> dict[str, Any]:
+        nonlocal looks
+        looks += 1
+        raise ZeroDivisionError
+
+    notifier = Notifier("t", Manners(), Town(Manners()).send, snapshot, lambda: NOON)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await notifier.run()
+    assert (looks, notifier.mistakes) == (1, 1)
+
+
+def test_a_learner_that_is_started_again_and_again_is_told_to_who_listens():
+    assert conditions({"learner": {"state": "restarting"}})["learner"].level == "info"
+    assert conditions({"learner": {"state": "learning"}}) == {}

@@ -76,3 +76,11 @@ async def test_a_manager_that_is_gone_harms_nobody(tmp_path):
     with pytest.raises(TimeoutError):
         await watch(lost, 0.1)
     await Service(Manager(), lambda: 1, dict).run()
+
+
+async def test_a_reload_before_we_are_ready_does_not_say_that_we_are(listening):
+    address, server = listening
+    service = Service(Manager(address, 0.3), lambda: 1, lambda: {"ready": False})
+    service.reloading()
+    service.reloaded()
+    assert heard(server) == []
