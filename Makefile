@@ -10,6 +10,7 @@
 #   make simulate                           1,000 seeds of the whole daemon under faults; ARGS="--seeds 100" for fewer
 #   make lease-proof                       who of three may trade, a thousand rounds; 15 minutes
 #   make results                            what recorded candles show, into docs/results.md; QUARTET_DATA names their folder
+#   make test-deploy                       docker-compose brought up for real; ENGINE="docker compose"
 #   make learn-proof                        learning on control tasks, under an hour; table and curves into docs
 #
 # Set-up speaks on standard error, so standard output belongs to the command that was asked for.
@@ -24,7 +25,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TEST_JOBS ?= 2
 ARGS ?=
 
-.PHONY: setup setup-dev servers run test check schema bench-setup bench learn-proof results simulate mutation-check crash-sweep soak lease-proof clean
+.PHONY: setup setup-dev servers run test check schema bench-setup bench learn-proof results simulate mutation-check crash-sweep soak lease-proof test-deploy clean
 .SILENT:
 
 setup: $(VENV)/.stamp-run
@@ -146,6 +147,10 @@ lease-proof: $(VENV)/.stamp-dev servers
 
 soak: $(VENV)/.stamp-dev
 	exec $(PY) -m benchmarks.proofs.soak --json build/proofs/soak.json $(ARGS)
+
+# Brings the compose file up for real; ENGINE names the compose command, docker compose by default.
+test-deploy:
+	exec tests/deploy/compose-proof
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
