@@ -8,7 +8,7 @@
 #   make crash-sweep                        the live daemon killed at 200 commit points; half an hour
 #   make soak                               a simulated day under faults, 24 minutes; ARGS="--minutes 180" for longer
 #   make simulate                           1,000 seeds of the whole daemon under faults; ARGS="--seeds 100" for fewer
-#   make lease-proof                       who of three may trade, a thousand rounds; 15 minutes
+#   make lease-proof                       who of several may trade: a thousand rounds, then twenty takeovers of whole daemons; half an hour
 #   make results                            what recorded candles show, into docs/results.md; QUARTET_DATA names their folder
 #   make test-deploy                       docker-compose brought up for real; ENGINE="docker compose"
 #   make learn-proof                        learning on control tasks, under an hour; table and curves into docs
@@ -141,9 +141,10 @@ mutation-check: $(VENV)/.stamp-dev
 crash-sweep: $(VENV)/.stamp-dev
 	exec $(PY) -m benchmarks.proofs.crash_sweep --json build/proofs/crash-sweep.json $(ARGS)
 
-# A thousand misfortunes for three daemons that want one lease; a quarter of an hour.
+# A thousand misfortunes for three that want one lease; then twenty takeovers between two whole daemons. Half an hour.
 lease-proof: $(VENV)/.stamp-dev servers
-	exec $(PY) -m tests.lease_rounds $(ARGS)
+	$(PY) -m tests.lease_rounds $(ARGS)
+	exec $(PY) -m tests.lease_daemons
 
 soak: $(VENV)/.stamp-dev
 	exec $(PY) -m benchmarks.proofs.soak --json build/proofs/soak.json $(ARGS)

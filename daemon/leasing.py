@@ -56,11 +56,11 @@ async def lent(
     labels = {"mode": settings.mode, "exchange": settings.exchange.id, "instance": settings.instance}
     waiting, follower, latch = Standby(lease, labels, now), Follower(left.read, newest_epoch(folder)), Latch(folder)
     stop_on_signals(waiting.stopped)
+    await asyncio.to_thread(prepare)  # before we say that we stand by
     async with AsyncExitStack() as shown:
         await shown.enter_async_context(waiting.shown(folder, manager(os.environ, os.getpid()), latch, follower))
         words = _Words(waiting.answers(latch))
         await shown.enter_async_context(interface(lambda: settings, folder, "standby", waiting.snapshot, words, Mirror(), versions))
-        await asyncio.to_thread(prepare)
         epoch = await waiting.acquired(lambda: follower.known, patience_s)
         if epoch is None:
             return None

@@ -89,7 +89,10 @@ class Standby:
         waiting = await _first(self._above(newest), self.stopped.wait(), patience_s)
         if waiting is TimedOut:
             raise TimedOut("another daemon holds the lease on this account (redis.lease): stop it first, or give the word to it")
-        return None if self.stopped.is_set() and self._lease.epoch <= 0 else self._lease.epoch
+        if self.stopped.is_set():
+            await self._lease.release()  # it may have come in the same moment
+            return None
+        return self._lease.epoch
 
     async def _above(self, newest: Callable[[], int]) -> None:
         while True:

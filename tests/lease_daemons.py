@@ -133,6 +133,8 @@ def play(folder: Path, rounds: int, seed: int = 0, kinds: Iterable[str] = ("kill
                 holder, other = other, holder
                 ground.start(other)
                 report.rounds += 1
+            ground.daemons[other].kill()  # or it would take over at once: the lease is given back
+            ground.daemons[other].wait()
             ground.daemons[holder].send_signal(signal.SIGTERM)
             if code := ground.daemons[holder].wait(START_S):
                 report.wrong.append(f"{holder} ended with code {code}: {(folder / f'{holder}.log').read_text(errors='replace')[-2000:]}")

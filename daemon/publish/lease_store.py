@@ -1,5 +1,6 @@
 """The lease in Redis: three scripts, each one step for the server, so that no two clients can meet between a look and a write."""
 
+import asyncio
 from typing import Any
 
 from redis.asyncio import Redis
@@ -49,9 +50,19 @@ class RedisLease:
 
     async def _run(self, script: str, *arguments: Any) -> Any:
         try:
-            return await self._client.eval(script, len(self._keys), *self._keys, *(str(each) for each in arguments))
+            answer = await self._client.eval(script, len(self._keys), *self._keys, *(str(each) for each in arguments))
         except (RedisError, OSError) as error:
+            heed_cancellation()
             raise Unreachable(f"redis: {error}") from error
+        heed_cancellation()
+        return answer
+
+
+def heed_cancellation() -> None:
+    """Raise CancelledError where the running task was cancelled and the client has kept that to itself."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _ms(seconds: float) -> int:

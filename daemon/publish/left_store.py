@@ -6,6 +6,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from agents.core.errors import Unreachable
+from daemon.publish.lease_store import heed_cancellation
 
 _WRITE = """
 if tonumber(redis.call('HGET', KEYS[1], 'epoch') or '0') > tonumber(ARGV[1]) then return 0 end
@@ -23,16 +24,21 @@ class RedisLeft:
     async def write(self, epoch: int, body: bytes) -> bool:
         """Keep it; False where a later session has written already."""
         try:
-            return bool(await self._client.eval(_WRITE, 1, self._key, str(epoch), body))
+            kept = bool(await self._client.eval(_WRITE, 1, self._key, str(epoch), body))
         except (RedisError, OSError) as error:
+            heed_cancellation()
             raise Unreachable(f"redis: {error}") from error
+        heed_cancellation()
+        return kept
 
     async def read(self) -> tuple[int, bytes] | None:
         """(epoch, what was kept); None where there is nothing."""
         try:
             epoch, body = await cast(Any, self._client.hmget(self._key, ["epoch", "body"]))
         except (RedisError, OSError) as error:
+            heed_cancellation()
             raise Unreachable(f"redis: {error}") from error
+        heed_cancellation()
         return None if epoch is None or body is None else (int(epoch), bytes(body))
 
     async def close(self) -> None:
