@@ -49,8 +49,8 @@ def traded(monkeypatch):
     """What the session was asked for; it answers with a summary."""
     asked = {}
 
-    async def trade(settings, *, duration, show, real_money):
-        asked.update(settings=settings, duration=duration, show=show, real_money=real_money)
+    async def trade(settings, *, duration, show, real_money, reread):
+        asked.update(settings=settings, duration=duration, show=show, real_money=real_money, reread=reread)
         return {"session": "s1", "mode": settings.mode, "pnl": {"account": 1.5}}
 
     monkeypatch.setattr(session, "trade", trade)

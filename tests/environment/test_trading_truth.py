@@ -25,7 +25,7 @@ from agents.market.tape.memory import history_tape
 from tests.environment.trading_world import noise, walk
 
 CAPITAL = 50_000.0
-SOLVER = 1e-7
+SOLVER = 1e-6
 """Of equity: what an interior-point solution may be off by."""
 FEW = 10
 """Lots that it may fall on beside the exact solution's."""
