@@ -10,6 +10,12 @@ MOST_FRAMES = 512
 """Frames of up to 128 rows that wait for the learner: some 60 MB."""
 MOST_ANSWERS = 256
 BEGINNING = b"0-0"
+_MOVE_ON = """
+if (redis.call('GET', KEYS[1]) or '0-0') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
+"""Moves the position on only from where it was read: one step for the server."""
 
 
 class LearnerStreams:
@@ -52,10 +58,12 @@ class LearnerStreams:
 
     async def rows(self, wait_s: float) -> list[bytes]:
         """Frames that nobody has taken; from here on they are taken, whatever becomes of us."""
-        found = await self._read(self._rows, await self._get(self._taken) or BEGINNING, wait_s, 16)
-        if found:
-            await self._client.set(self._taken, found[-1][0])
-        return [frame for _, frame in found]
+        before = await self._get(self._taken) or BEGINNING
+        found = await self._read(self._rows, before, wait_s, 16)
+        if not found:
+            return []
+        moved: Any = self._client.eval(_MOVE_ON, 1, self._taken, before, found[-1][0])
+        return [frame for _, frame in found] if await moved else []  # none where another learner has taken them meanwhile
 
     async def say(self, frame: bytes, weights: bool) -> None:
         """A frame to the daemon; weights are kept besides, for one that comes later."""
