@@ -358,7 +358,8 @@ def test_an_environment_may_pay_for_novelty() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("volatility_target", 0.0), ("cvar_level", 1.0), ("moment_memory", 1.0), ("deviation_floor", float("nan")), ("clip", float("inf"))],
+    [("volatility_target", 0.0), ("cvar_level", 1.0), ("moment_memory", 1.0), ("deviation_floor", float("nan")), ("clip", float("inf")),
+     ("risk_aversion", -5.0), ("alias", -1.0), ("inventory_aversion", float("nan")), ("reward_scale", float("nan"))],
 )
 def test_numbers_without_sense_are_refused(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"rewards.{name}"):

@@ -99,6 +99,11 @@ class RewardParams:
         for name in ("volatility_target", "worst_drawdown", "clip", "elapsed_cap", "deviation_floor", "return_clip"):
             if not 0.0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"rewards.{name} is {getattr(self, name)}; give a positive number")
+        for name in ("risk_aversion", "inventory_aversion", "alias", "prediction_bonus", "drawdown_penalty"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"rewards.{name} is {getattr(self, name)}; give a finite number that is not negative")
+        if not 0.0 < self.reward_scale < float("inf") or not 0.0 <= self.gamma <= 1.0:
+            raise ConfigError(f"rewards.reward_scale is {self.reward_scale} and gamma {self.gamma}; the first is positive, the second in [0, 1]")
         if not self.moment_memory > 1.0:
             raise ConfigError(f"rewards.moment_memory is {self.moment_memory}; it is a number of decisions above 1")
         if not 0.0 < self.cvar_level < 1.0:
