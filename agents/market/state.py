@@ -206,7 +206,12 @@ class MarketState:
         """A boundary's grace is over in market time; in stamp time too?"""
         if self._waiting_since is None:
             self._waiting_since = at
-        if not self._live or at - self._waiting_since >= self._settle_ns:
+        if not self._live:
+            # Bars alone: nothing happens between two of them, and the first of a new time does not end the wait for the others.
+            step = min((TIMEFRAMES[timeframe] for timeframe in self._arrived), default=MINUTE)
+            self._waiting_since = None
+            self._pass((self.now - self._grace_ns) // step * step)
+        elif at - self._waiting_since >= self._settle_ns:
             self._pass((self.now - self._grace_ns) // MINUTE * MINUTE)
 
     def _pass(self, until: int) -> None:

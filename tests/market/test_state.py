@@ -371,3 +371,16 @@ def test_history_of_minutes_counts_from_the_first_live_fact():
     assert state.minute_columns()[1, 23] == 0
     state.apply(trade(START + NS))
     assert state.minute_columns()[1, 23] != 0 and state.rebuilds == 0
+
+
+@pytest.mark.parametrize("timeframe", ["1h", "4h", "1d"])
+def test_the_first_bar_of_a_time_ends_no_wait_for_the_others(timeframe):
+    length = TIMEFRAMES[timeframe]
+    state = market(*(bar(START + n * length, symbol=symbol, timeframe=timeframe) for n in range(3) for symbol in (A, B)))
+    passed = [state.closed(name) for name in ("1m", "1h", timeframe)]
+    assert passed == [START + 3 * length] * 3
+    state.apply(bar(START + 3 * length, timeframe=timeframe))
+    state.apply(Tick(Stamp(START + 4 * length + NS)))
+    assert [state.closed(name) for name in ("1m", "1h", timeframe)] == passed
+    state.apply(bar(START + 3 * length, symbol=B, timeframe=timeframe))
+    assert [state.closed(name) for name in ("1m", "1h", timeframe)] == [START + 4 * length] * 3
