@@ -34,6 +34,8 @@ EXIT_S = 15.0
 NICENESS = 10
 """Low, and SCHED_BATCH, whose waking up interrupts nobody: a tenth of a busy core, all of an idle one. At 19, or under SCHED_IDLE, a
 busy machine lets it starve for minutes before its first weights, and trading was not seen to be disturbed less (docs/performance.md)."""
+FIRST_TO_GO = 600
+"""Where memory runs out, the kernel is to take the learner and not the process that trades."""
 STARVED_SHARE = 0.05
 """Less of a processor than this, with work waiting, is no learning worth the name."""
 LOOK_S = 20.0
@@ -202,6 +204,8 @@ class LearnerClient:
             os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
             if sys.platform == "linux":
                 os.sched_setscheduler(process.pid, os.SCHED_BATCH, os.sched_param(0))
+        with suppress(OSError):
+            Path(f"/proc/{process.pid}/oom_score_adj").write_text(f"{FIRST_TO_GO}")
         self._words.clear()
         self._heard.clear()
         self._hung, self._thin_reports = "", 0

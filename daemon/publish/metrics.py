@@ -73,6 +73,8 @@ READINGS = (
     Reading("learner_behind", "learner.behind", "Updates that may be taken and were not yet."),
     Reading("learner_processor_share_ratio", "learner.processor_share", "Share of a processor that the learner gets."),
     Reading("learner_restarts_total", "learner.restarts", "Times the learner process was started again.", counter=True),
+    Reading("weights_refused_total", "learner.weights_refused", "Weights of the learner that were refused before the engine saw them.", counter=True),
+    Reading("weights_withheld_total", "learner.refused_candidates", "Weights that the learner itself held back.", counter=True),
     Reading("weights_version", "learner.version", "Version of the weights that decide."),
     Reading("weights_swapped_total", "learner.weights_swapped", "Times new weights were taken over.", counter=True),
 )

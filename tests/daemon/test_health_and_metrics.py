@@ -16,7 +16,7 @@ STATUS = {
     "positions": [{"symbol": "BTC/USDT", "quantity": "0.03", "weight": 0.2, "pnl": 1.5, "mark": None, "average_price": 6e4}],
     "open_orders": [{"order_id": "q-main-1-1-1"}, {"order_id": "q-main-1-1-2"}],
     "decisions": {"long_term": 2, "risk": 9}, "wishes": {}, "bound": [{"name": "gross", "symbol": None, "price": 0.5}],
-    "learner": {"state": "running", "updates": 40, "experiences": 60, "version": 3, "weights_swapped": 3, "restarts": 1, "behind": 7, "processor_share": 0.4,
+    "learner": {"state": "running", "updates": 40, "experiences": 60, "version": 3, "weights_swapped": 3, "restarts": 1, "behind": 7, "weights_refused": 1, "refused_candidates": 2, "processor_share": 0.4,
                 "critic_loss": 0.5, "agents": {"risk": {"critic_loss": 0.5, "alpha": 0.2}, "long_term": {"critic_loss": math.nan}}},
     "orders": 5, "fills": 3, "order_states": {"filled": 3}, "unknown_orders": 0, "fees": {"USDT": "1.25"},
     "pnl": {"account": 1.5, "agents": {"risk": 0.5}}, "refused": {"collar": 2}, "refused_data": {"crossed": 1},

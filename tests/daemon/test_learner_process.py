@@ -20,7 +20,7 @@ from agents.jobs.datasets import write_transitions
 from agents.market.observation import Experience
 from agents.serving.actors import Actors
 from daemon import learner_history
-from daemon.learner import NICENESS, LearnerClient, LearnerOptions, starving
+from daemon.learner import FIRST_TO_GO, NICENESS, LearnerClient, LearnerOptions, starving
 from daemon.learner_frames import Frame
 from daemon.learner_process import _learner
 
@@ -207,6 +207,13 @@ async def test_nonsense_ends_the_learner_and_never_the_session(tmp_path):
     async with running(options(tmp_path, command=script("print('Hello, I am a library that prints')"))) as session:
         await session.until(lambda status: status["restarts"] >= 2)
         assert "cannot be read" in session.client.status["error"]
+
+
+async def test_where_memory_runs_out_the_learner_goes_and_not_we(tmp_path):
+    async with running(options(tmp_path, command=script("import sys; sys.stdin.read()"))) as session:
+        await session.until(lambda status: status["pid"] is not None)
+        theirs, ours = (int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in (session.client.status["pid"], os.getpid()))
+    assert theirs == FIRST_TO_GO > ours
 
 
 async def test_a_crash_says_its_last_words(tmp_path):
