@@ -18,6 +18,8 @@ from daemon.journal import SessionRow
 __all__ = ["explain", "render"]
 
 BPS = Decimal(10_000)
+LONGEST = 128
+"""Characters of a name: looking for what is near to a longer one would take the processor for seconds."""
 _SILENT = ("pending", "unknown")
 """States that are no answer of the exchange."""
 
@@ -38,6 +40,8 @@ def explain(folder: Path, what: str, session: str = "last") -> dict[str, Any]:
     `what` is a decision's number (in `session`), SESSION:NUMBER, an order's id of ours, or the exchange's. Raises DataError, with
     the nearest names, for what is not there.
     """
+    if len(what) > LONGEST or not what.isprintable():
+        raise DataError(f"no decision and no order is called so: give at most {LONGEST} printable characters")
     case = _find(Archive(folder), what.strip(), session)
     decided, record = case.decided, case.decided.record
     commands = case.archive.commands_at(decided.epoch, decided.seq)
@@ -73,12 +77,12 @@ def explain(folder: Path, what: str, session: str = "last") -> dict[str, Any]:
 
 def _find(archive: Archive, what: str, session: str) -> _Case:
     name, colon, number = what.rpartition(":")
-    if colon and number.isdecimal():
+    if colon and _is_number(number):
         return _decision(archive, archive.session(name), int(number))
     if what == "last":
         row = archive.session(session)
         return _decision(archive, row, archive.numbers(row.epoch)[1])
-    if what.isdecimal():
+    if _is_number(what):
         row = archive.session(session)
         first, last = archive.numbers(row.epoch)
         if first <= int(what) <= last or (order := archive.called(what)) is None:
@@ -93,6 +97,11 @@ def _find(archive: Archive, what: str, session: str) -> _Case:
     row = archive.session(session)
     first, last = archive.numbers(row.epoch)
     raise DataError(f"no decision or order {what!r}{nearest}; session {row.name} has decisions {first} to {last}")
+
+
+def _is_number(text: str) -> bool:
+    """Whether this can be a decision's number; exchanges have longer ones for orders."""
+    return text.isdecimal() and len(text) <= 18
 
 
 def _decision(archive: Archive, row: SessionRow, number: int) -> _Case:

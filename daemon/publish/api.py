@@ -7,6 +7,7 @@ words always need one. Routes that read the session are coroutines although they
 import asyncio
 import hmac
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -165,6 +166,8 @@ def _reads(router: APIRouter, desk: Desk) -> None:
         status = desk.snapshot()
         return _json({name: status.get(name) for name in names}, 200)
 
+    reader = ThreadPoolExecutor(1, "explain")  # the loop's own threads sync the tape and look up names: they are not for readers to fill
+
     @router.get("/version")
     async def version() -> Mapping[str, str]:
         """What runs here."""
@@ -206,7 +209,7 @@ def _reads(router: APIRouter, desk: Desk) -> None:
         """The whole story of a decision (its number), or of an order (its id, ours or the exchange's)."""
         try:
             async with asyncio.timeout(10):
-                return _json(await asyncio.to_thread(desk.explain, what), 200)
+                return _json(await asyncio.get_running_loop().run_in_executor(reader, desk.explain, what), 200)
         except DataError as error:
             raise HTTPException(404, str(error)) from None
         except TimeoutError:

@@ -297,3 +297,9 @@ def test_explaining_does_not_disturb_a_running_session(tmp_path: Path) -> None:
     asyncio.run(made.run())
     assert len(stories) == 3 and all(story["sent"] or story["cancels"] or story["wished"] for story in stories)
     assert explain(tmp_path, str(stories[0]["decision"]))["sent"] != []
+
+
+@pytest.mark.parametrize("what", ["9" * 30, "9" * 5000, f"test:{'9' * 30}", "x" * 100_000, "\x00", "\ud800", "", "../../etc/passwd", "'; drop table", "²"])
+def test_whatever_is_asked_for_is_answered_by_a_sentence(session: tuple[Path, Recorded], what: str) -> None:
+    with pytest.raises(DataError):
+        explain(session[0], what)

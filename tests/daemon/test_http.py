@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -246,3 +247,23 @@ schema = schemathesis.openapi.from_asgi(f"{PREFIX}/openapi.json", application(Se
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_what_is_served_is_what_is_published(case):
     case.call_and_validate(headers=BEARER, excluded_checks=[negative_data_rejection])  # the token is always given, and unknown parameters are let be
+
+
+async def test_readers_of_stories_fill_no_thread_that_the_session_needs():
+    session, release, begun = Session(), threading.Event(), threading.Event()
+
+    def slow(what: str) -> dict[str, Any]:
+        begun.set()
+        release.wait(20)
+        return {"decision": what}
+
+    session.explain = slow  # type: ignore[method-assign]
+    async with served(session) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}{PREFIX}", timeout=30) as client:
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(client.get("/explain/1")) for _ in range(40)]
+            while not begun.is_set():
+                await asyncio.sleep(0.01)
+            async with asyncio.timeout(5):
+                assert await asyncio.to_thread(lambda: "there is room") == "there is room"
+            release.set()
+        assert {task.result().status_code for task in asked} == {200}
