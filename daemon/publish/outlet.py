@@ -53,16 +53,19 @@ class Outlet:
     async def run(self) -> None:
         """Deliver until cancelled."""
         while True:
-            session = asyncio.create_task(self._service.session(self._pump))  # of its own, so that only our own cancellation counts as one here
-            try:
-                await session
-            except* self._expected as errors:
-                self._failed(first(errors))
-            except* Exception as errors:  # noqa: BLE001 - a mistake, of ours or of the library: it must not end trading either
-                self._failed(first(errors), unexpected=True)
-            unless_cancelled()  # hanging up may have failed, and its error taken the cancellation's place
+            async with asyncio.TaskGroup() as group:  # keeps our cancellation where hanging up fails, and its error takes the cancellation's place
+                group.create_task(self._session())
             await asyncio.sleep(self._pause_s)
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+
+    async def _session(self) -> None:
+        """From one connection to its end."""
+        try:
+            await self._service.session(self._pump)
+        except* self._expected as errors:
+            self._failed(first(errors))
+        except* Exception as errors:  # noqa: BLE001 - a mistake, of ours or of the library: it must not end trading either
+            self._failed(first(errors), unexpected=True)
 
     async def _pump(self, deliver: Deliver) -> None:
         while True:
