@@ -103,6 +103,8 @@ async def clear(settings: Settings, word: Literal["cancel-all", "flatten"], reas
         return done
 
     summary = await _session(quiet, CLEAR_S, None, real_money, [until], patience_s=3 * settings.redis.lease_s)
+    if "open_orders" not in summary:
+        raise TimedOut("told to stop while another daemon held the lease: nothing was done")
     if summary["open_orders"] or summary["stops_kept"] or (word == "flatten" and summary["sellable"]):
         raise TimedOut(f"not done within {CLEAR_S:g} s: {summary['open_orders']} orders open, {summary['sellable']} still held; try again")
     return summary

@@ -104,7 +104,7 @@ class Ground:
         self.redis.kill()
 
 
-def play(folder: Path, rounds: int, seed: int = 0, kinds: Iterable[str] = ("kill", "kill", "stop"), loud: bool = False) -> Report:
+def play(folder: Path, rounds: int, seed: int = 0, kinds: Iterable[str] = ("kill", "stop", "redis", "kill", "cut"), loud: bool = False) -> Report:
     """That many takeovers, to and fro; whatever went wrong is in the report."""
     report, chance, kinds = Report(), random.Random(seed), list(kinds)
     with exchange(seed or 7, faults=False) as base_url:
@@ -119,20 +119,27 @@ def play(folder: Path, rounds: int, seed: int = 0, kinds: Iterable[str] = ("kill
                 time.sleep(1.0 + chance.random())
                 kind = kinds[number % len(kinds)]
                 report.misfortunes[kind] += 1
+                report.rounds += 1
+                if kind == "redis":
+                    restart_redis(ground, holder, epoch, report)
+                    continue
                 began = time.monotonic()
-                ground.daemons[holder].send_signal(signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
+                if kind == "cut":
+                    cut(ground, holder, report)
+                    began = time.monotonic()
+                else:
+                    ground.daemons[holder].send_signal(signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
                 epoch = ground.trading(other, epoch)
                 report.takeovers_s.append(round(time.monotonic() - began, 2))
                 if loud:
                     print(f"{number + 1}/{rounds} {kind}: {other} trades after {report.takeovers_s[-1]:.1f} s as session {epoch}", flush=True)
-                if kind == "stop":
+                if kind != "kill":
                     ground.daemons[holder].send_signal(signal.SIGCONT)
                     if (code := ground.daemons[holder].wait(START_S)) != 1:
-                        report.wrong.append(f"{holder} was frozen past its lease and ended with code {code}, not 1")
+                        report.wrong.append(f"{holder} lost its lease ({kind}) and ended with code {code}, not 1")
                 ground.daemons[holder].wait(START_S)
                 holder, other = other, holder
                 ground.start(other)
-                report.rounds += 1
             ground.daemons[other].kill()  # or it would take over at once: the lease is given back
             ground.daemons[other].wait()
             ground.daemons[holder].send_signal(signal.SIGTERM)
@@ -142,6 +149,35 @@ def play(folder: Path, rounds: int, seed: int = 0, kinds: Iterable[str] = ("kill
         finally:
             ground.close()
     return report
+
+
+def restart_redis(ground: Ground, holder: str, epoch: int, report: Report) -> None:
+    """A Redis that dies and is started again at once: the same session trades on."""
+    ground.redis.kill()
+    ground.redis.start()
+    before = len(ground.orders())
+    ground.until(f"{holder} trades on", lambda: len(ground.orders()) > before + 3 and (ground.status(holder).get("lease") or {}).get("reachable"))
+    if ground.newest() != epoch:
+        report.wrong.append(f"session {ground.newest()} began though session {epoch} had the lease over a restart of Redis")
+
+
+def cut(ground: Ground, holder: str, report: Report) -> None:
+    """A Redis that is silent for longer than the lease: the holder opens nothing, and takes away what rests."""
+    ground.redis.signal(signal.SIGSTOP)
+    try:
+        ground.until(f"{holder} stands still", lambda: still(ground.status(holder)))
+        before = len(ground.orders())
+        time.sleep(2.0)
+        if (after := len(ground.orders())) != before:
+            report.wrong.append(f"{after - before} orders were taken without a lease")
+    finally:
+        ground.redis.signal(signal.SIGCONT)
+
+
+def still(status: Mapping[str, Any]) -> bool:
+    """Whether a daemon without the lease has nothing open but protective stops."""
+    kept = {order["order_id"] for order in status.get("open_orders", ()) if order["agent"] == "safety"}
+    return bool(status) and not status["lease"]["held"] and {order["order_id"] for order in status["open_orders"]} <= kept
 
 
 def judge(ground: Ground, last: str, report: Report) -> None:
@@ -187,7 +223,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         report = play(Path(folder), given.rounds, given.seed, loud=True)
     slow = [each for each in report.takeovers_s if each > given.within]
-    print(f"{report.rounds} takeovers ({dict(report.misfortunes)}), {report.sessions} sessions, {report.orders} orders at the exchange")
+    print(f"{report.rounds} misfortunes ({dict(report.misfortunes)}), {report.sessions} sessions, {report.orders} orders at the exchange")
     print(f"slowest {max(report.takeovers_s):.1f} s, {len(slow)} above {given.within:g} s; wrong: {len(report.wrong)}")
     for sentence in report.wrong[:10]:
         print(sentence)

@@ -57,6 +57,8 @@ async def test_what_the_holder_had_no_time_to_pass_on_is_ours_all_the_same(tmp_p
                 "q-main-1-1-0": D("0.04"), "q-main-1-2-0": D("0.05"),
             }  # fmt: skip
             assert (recovery.differences, recovery.epoch) == ((), 2)
+        asked = [call[:2] for call in server.calls]
+        assert asked.index(("DELETE", "order")) < len(asked) - 1 - asked[::-1].index(("GET", "myTrades")), "what it traded to its end is read"
 
 
 async def test_an_order_of_a_session_that_is_not_before_us_is_another_daemons(tmp_path) -> None:
