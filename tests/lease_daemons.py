@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.core.orders import epoch_of, is_ours
-from benchmarks.proofs.audit import truth
+from benchmarks.proofs.audit import replayed, truth
 from benchmarks.proofs.crash_sweep import exchange
 from daemon import control
 from daemon.errors import NotRunning, TimedOut
@@ -137,6 +137,7 @@ def play(folder: Path, rounds: int, seed: int = 0, kinds: Iterable[str] = ("kill
                     ground.daemons[holder].send_signal(signal.SIGCONT)
                     if (code := ground.daemons[holder].wait(START_S)) != 1:
                         report.wrong.append(f"{holder} lost its lease ({kind}) and ended with code {code}, not 1")
+                    report.wrong += again(ground.state(holder))
                 ground.daemons[holder].wait(START_S)
                 holder, other = other, holder
                 ground.start(other)
@@ -149,6 +150,12 @@ def play(folder: Path, rounds: int, seed: int = 0, kinds: Iterable[str] = ("kill
         finally:
             ground.close()
     return report
+
+
+def again(state: Path) -> list[str]:
+    """What is different when the last session of a folder, in which the lease came and went, is replayed; empty for nothing."""
+    difference = replayed(state, JournalReader(state).sessions()[-1].name)
+    return [difference] if difference else []
 
 
 def restart_redis(ground: Ground, holder: str, epoch: int, report: Report) -> None:
