@@ -49,6 +49,8 @@ class Measures:
         self._engine, self._now = engine, now
         self.decision, self.acknowledgement, self.lag = Histogram(), Histogram(), Histogram()
         self.bindings: Counter[str] = Counter()
+        self._risk: dict[str, float] = {}
+        """What the risk layer measured of the last target."""
         self._sent: dict[OrderId, int] = {}
         self._swapped_at: int | None = None
 
@@ -65,6 +67,8 @@ class Measures:
             return
         self.decision.add((self._now() - event.stamp.at) / NS)
         self.bindings.update(bound.name for bound in effects.decision.bound)
+        if effects.decision.safe is not None:
+            self._risk = effects.decision.safe.risk
         for command in effects.commands:
             if isinstance(command, Place) and len(self._sent) < MOST_WAITING:
                 self._sent[command.order_id] = event.stamp.at
@@ -89,6 +93,7 @@ class Measures:
             "live_orders": dict(Counter(order.state.value for order in live)),
             "oldest_unknown_s": (now - min(unknown)) / NS if unknown else 0.0,
             "bindings": dict(self.bindings),
+            "risk": dict(self._risk),
             "policy_age_s": None if self._swapped_at is None else (now - self._swapped_at) / NS,
             "exposure": self._exposure(),
         }

@@ -60,6 +60,7 @@ READINGS = (
     Reading("live_orders", "measures.live_orders", "Orders that rest or are on their way.", "state"),
     Reading("oldest_unknown_order_seconds", "measures.oldest_unknown_s", "Age of the oldest order whose outcome is not known; 0 for none."),
     Reading("bindings_total", "measures.bindings", "Decisions that a limit held back.", "limit", counter=True),
+    Reading("risk_measure", "measures.risk", "What the risk layer measured of the last target, over equity: VaR and CVaR of a day, and the rest.", "measure"),
     Reading("policy_age_seconds", "measures.policy_age_s", "Time since new weights were taken over."),
     Reading("outlet_up", "outlets.{}.up", "1 while an outlet delivers.", "outlet"),
     Reading("outlet_depth", "outlets.{}.depth", "Facts that wait to be told.", "outlet"),
