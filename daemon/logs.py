@@ -4,7 +4,8 @@ import logging
 import re
 import sys
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -65,9 +66,25 @@ _RECENT: deque[dict[str, Any]] = deque(maxlen=1000)
 """The last lines of this process, secrets masked; structlog is one for the whole process, and so is this."""
 
 
+_LISTENERS: list[Callable[[dict[str, Any]], None]] = []
+
+
 def _remember(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    _RECENT.append(dict(event))
+    line = dict(event)
+    _RECENT.append(line)
+    for listener in _LISTENERS:
+        listener(line)
     return event
+
+
+@contextmanager
+def listening(listener: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """Hand each line to `listener` too, secrets masked; it returns at once and logs nothing."""
+    _LISTENERS.append(listener)
+    try:
+        yield
+    finally:
+        _LISTENERS.remove(listener)
 
 
 def recent(most: int) -> list[dict[str, Any]]:

@@ -33,6 +33,12 @@ class Mirror:
         """Tell it no more."""
         self._listeners.remove(listener)
 
+    def say(self, kind: str, at: int, body: Mapping[str, Any]) -> None:
+        """Tell what is no fact of the market or the account: a line of the log, a message to people. Redis has no stream for these."""
+        fact = Fact(kind, at, 0, lambda: body)
+        for listener in self._listeners:
+            listener.put(fact)
+
     def tell(self, event: Event, effects: Effects) -> None:
         """Take note of one fact and of what the engine made of it."""
         if not self._listeners:

@@ -58,7 +58,7 @@ def outlets_of(settings: Settings, session: str, operator: Operator, snapshot: C
     if mqtt.host is not None:
         options = MqttOptions(
             mqtt.host, mqtt.port, mqtt.namespace, settings.instance, session, mqtt.username, _plain(mqtt.password), mqtt.tls,
-            mqtt.ca_file, mqtt.commands, _plain(mqtt.token),
+            mqtt.ca_file, mqtt.commands, _plain(mqtt.token), home_assistant=mqtt.home_assistant,
         )  # fmt: skip
         services.append(MqttMirror(options, Words(operator.answers, options.token), snapshot))
     outboxes = [Outbox() for _ in services]
@@ -66,15 +66,24 @@ def outlets_of(settings: Settings, session: str, operator: Operator, snapshot: C
     return Outlets(outlets, Mirror(outboxes))
 
 
-def notifier_of(settings: Settings, snapshot: Callable[[], Mapping[str, Any]], now: Callable[[], int]) -> Notifier | None:
-    """Who tells people, or None where nobody is told. Raises ConfigError for a service that apprise does not know."""
+def notifier_of(settings: Settings, snapshot: Callable[[], Mapping[str, Any]], now: Callable[[], int], mirror: Mirror) -> Notifier | None:
+    """Who tells people: apprise's services, and whoever listens to the topic `notify`; None where nobody is told.
+
+    Raises ConfigError for a service that apprise does not know.
+    """
     notify = settings.notify
-    if (urls := _plain(notify.urls)) is None:
+    urls = (_plain(notify.urls) or "").split()
+    if not urls and settings.mqtt.host is None:
         return None
     try:
-        send = by_apprise(urls.split())
+        services = by_apprise(urls) if urls else None
     except ValueError as error:
         raise ConfigError(f"notify.urls: {error}; see apprise's list of services") from None
+
+    async def send(title: str, text: str, level: str) -> bool:
+        mirror.say("notify", now(), {"title": title, "text": text, "level": level})
+        return services is None or await services(title, text, level)
+
     manners = Manners(notify.level, _minutes(notify.quiet_hours), notify.again_min * 60, notify.most_an_hour)
     return Notifier(f"Quartet {settings.instance}", manners, send, snapshot, now)
 

@@ -27,7 +27,7 @@ from agents.core.instruments import NS, Currency
 from agents.desk.decision import EngineConfig
 from agents.engine import Engine
 from agents.market.exchange import SimulatedExchange
-from daemon import by_hand, kill_path, opening
+from daemon import by_hand, kill_path, logs, opening
 from daemon.door import Door
 from daemon.emergency import EmergencyRecord
 from daemon.errors import TimedOut, Unsafe
@@ -237,7 +237,8 @@ async def _compose(
     outlets = outlets_of(settings, journal.name, operator, status.snapshot)
     status.details["outlets"] = outlets.status
     watchers += [outlet.run for outlet in outlets.by_name.values()]
-    if (notifier := notifier_of(settings, status.snapshot, door.now)) is not None:
+    stack.enter_context(logs.listening(lambda line: outlets.mirror.say("log", door.now(), line)))
+    if (notifier := notifier_of(settings, status.snapshot, door.now, outlets.mirror)) is not None:
         status.details["notify"] = lambda: notifier.status
         watchers.append(notifier.run)
     measures = Measures(engine, door.now)

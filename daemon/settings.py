@@ -510,6 +510,9 @@ class Mqtt(Section):
     tls: bool = Field(False, description="Whether the connection is encrypted.")
     ca_file: Path | None = Field(None, description="Certificates (PEM) to trust in place of the system's own.")
     commands: bool = Field(False, description="Whether halt, resume, flatten, cancel-all and status are taken from the broker.")
+    home_assistant: str | None = Field(
+        None, pattern="^[A-Za-z0-9_-]{1,64}$", description="Home Assistant's discovery prefix, mostly `homeassistant`: then it finds our sensors by itself."
+    )
     token: SecretStr | None = Field(None, description="What each word must carry as its token, besides what the broker asks.")
 
     @model_validator(mode="after")

@@ -55,6 +55,8 @@ class MqttOptions:
     token: str | None = None
     """What a word must carry as its `token`, beside whatever the broker asks."""
     timeout_s: float = 5.0
+    home_assistant: str | None = None
+    """Discovery prefix of Home Assistant."""
 
     def topic(self, name: str) -> str:
         """The full name of one of our topics."""
@@ -120,6 +122,8 @@ class MqttMirror:
         topic, client = self._options.topic, self._client()
         async with client:
             await client.publish(topic("status"), self._state("online"), qos=1, retain=True)
+            for where, sensor in discovery(self._options):
+                await client.publish(where, encode(sensor), qos=1, retain=True)
 
             async def deliver(facts: Sequence[Fact]) -> None:
                 if not facts:
@@ -191,3 +195,31 @@ async def _publish(client: aiomqtt.Client, topic: Callable[[str], str], fact: Fa
     kind = _TOPIC_OF.get(fact.kind, fact.kind)
     await client.publish(topic(kind), encode({"at": fact.at, **fact.body}), qos=QOS[kind])
 
+
+SENSORS = (
+    ("equity", "Equity", None, "{{ value_json.equity }}"),
+    ("drawdown", "Drawdown", "%", "{{ (value_json.drawdown or 0) * 100 }}"),
+    ("data_age", "Data age", "s", "{{ value_json.data_age_s }}"),
+    ("decision_age", "Decision age", "s", "{{ value_json.decision_age_s }}"),
+    ("halted", "Halted", None, "{{ value_json.halted }}"),
+)
+"""Name, title, unit and where in a heartbeat it stands."""
+
+
+def discovery(options: MqttOptions) -> list[tuple[str, dict[str, Any]]]:
+    """(topic, body) of Home Assistant's MQTT discovery, a sensor each; none where no prefix is set."""
+    if options.home_assistant is None:
+        return []
+    one = f"quartet_{options.instance}"
+    device = {"identifiers": [f"{options.namespace}_{one}"], "name": f"Quartet {options.instance}", "manufacturer": "Quartet"}
+    available = {"topic": options.topic("status"), "value_template": "{{ value_json.state }}", "payload_available": "online"}
+    return [
+        (
+            f"{options.home_assistant}/sensor/{one}/{name}/config",
+            {
+                "name": title, "unique_id": f"{options.namespace}_{one}_{name}", "state_topic": options.topic("hb"), "value_template": template,
+                "device": device, "availability": [available], **({} if unit is None else {"unit_of_measurement": unit}),
+            },
+        )
+        for name, title, unit, template in SENSORS
+    ]  # fmt: skip

@@ -130,3 +130,13 @@ nested = st.recursive(
 @given(nested)
 def test_a_known_value_is_found_however_deep(value):
     assert SECRET not in json.dumps(Redactor([SECRET]).clean(value))
+
+
+def test_a_listener_hears_each_line_masked_and_no_more_once_it_left():
+    heard = []
+    logs.configure("info", "json", ["sesame-open"])
+    with logs.listening(heard.append):
+        structlog.get_logger().info("door", word="sesame-open")
+    structlog.get_logger().info("later")
+    assert [(line["event"], line["word"]) for line in heard] == [("door", logs.MASK)]
+    assert logs.recent(1)[0]["event"] == "later"

@@ -18,7 +18,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from redis import Redis
 
-from daemon.publish.mqtt import MqttMirror, MqttOptions, Words
+from daemon.mirror import Mirror
+from daemon.publish.mqtt import MqttMirror, MqttOptions, Words, discovery
 from daemon.publish.outbox import Fact, Outbox
 from daemon.publish.outlet import Outlet
 from daemon.publish.redis import RedisMirror, RedisOptions
@@ -366,6 +367,28 @@ async def test_who_may_not_connect_is_not_heard_and_a_wrong_password_is_said_onc
         assert desk.halts == []
     finally:
         server.kill()
+
+
+async def test_lines_of_the_log_and_messages_have_topics_and_home_assistant_finds_the_sensors(broker: Server) -> None:
+    outbox, outlet = station(broker.port, Desk(), home_assistant="homeassistant")
+    mirror = Mirror([outbox])
+    got: dict[str, Any] = {}
+    async with listener(broker.port, "quartet/main/log", "quartet/main/notify", "homeassistant/#") as client, running(outlet):
+        mirror.say("log", 1, {"event": "outlet_down", "level": "warning"})
+        mirror.say("notify", 2, {"title": "Quartet main", "text": "halted", "level": "warning"})
+        async with asyncio.timeout(15):
+            async for message in client.messages:
+                got[message.topic.value] = orjson.loads(bytes(message.payload))  # type: ignore[arg-type]
+                if len(got) == 7:
+                    break
+    assert (got["quartet/main/log"]["event"], got["quartet/main/notify"]["text"]) == ("outlet_down", "halted")
+    sensor = got["homeassistant/sensor/quartet_main/equity/config"]
+    assert (sensor["state_topic"], sensor["unique_id"]) == ("quartet/main/hb", "quartet_quartet_main_equity")
+    assert sensor["availability"][0]["topic"] == "quartet/main/status"
+
+
+def test_without_a_prefix_nothing_is_announced() -> None:
+    assert discovery(MqttOptions("127.0.0.1", 1883, "quartet", "main", "a")) == []
 
 
 async def test_facts_that_waited_for_a_dead_broker_arrive_when_it_is_back(broker: Server) -> None:
