@@ -90,7 +90,7 @@ class Status:
             "problems": dict(engine.problems),
             "ready": self.ready,
             "notes": dict(self.notes),
-            **{name: dict(describe()) for name, describe in self.details.items()},
+            **{name: _described(describe) for name, describe in self.details.items()},
             "equity": equity,
             "peak_equity": engine.risk.peak_equity,
             "drawdown": engine.risk.drawdown,
@@ -171,3 +171,11 @@ class Status:
             "anomalies": dict(self._engine.ledger.anomalies),
             "learner": self._learned(),
         }
+
+
+def _described(describe: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """What a room says of itself, or why it cannot."""
+    try:
+        return dict(describe())
+    except Exception as error:  # noqa: BLE001 - whatever it is, the status is asked for by what must not end: the service's beat, health, the view
+        return {"error": f"{type(error).__name__}: {error}"}
