@@ -53,10 +53,12 @@ def load(config: Path | None, flags: Mapping[str, Any], environ: Mapping[str, st
     """
     file = config if config is not None else DEFAULT_FILE if DEFAULT_FILE.is_file() else None
     layers = {"the command line": dict(flags), "the environment": _environment(environ), str(file): _file(file) if file else {}}
+    keys = {("exchange", name) for name in KEYS}
+    if others := _secrets(environ, secrets_folder, keys):  # first, for settings may be refused that lack one
+        layers = {**layers, "the secrets": others}
     settings = _build(layers)
-    keys = set() if settings.may_hold_keys else {("exchange", name) for name in KEYS}
-    if held := _secrets(environ, secrets_folder, keys):
-        settings = _build({**layers, "the secrets": held})
+    if settings.may_hold_keys and (held := _secrets(environ, secrets_folder, set(_NAMES) - keys)):
+        settings = _build({**layers, "the secrets": {**others, **held}})
     return settings
 
 

@@ -7,6 +7,7 @@ comes. Who may say it is the broker's to decide (user, ACL, TLS), and the token'
 
 import asyncio
 import hmac
+import logging
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,9 @@ REMEMBERED = 1024
 """Ids of words that were carried out."""
 
 _log = structlog.get_logger()
+_theirs = logging.getLogger("aiomqtt.quartet")
+_theirs.setLevel(logging.ERROR)
+"""A flood of words is dropped by the queue; a line for each would flood the log, and every stream that it is mirrored to."""
 _ANY: tuple[type[Exception], ...] = (aiomqtt.MqttError, OSError, TimeoutError)
 _TOPIC_OF = {"decisions": "decision", "orders": "order", "fills": "fill"}
 
@@ -177,7 +181,7 @@ class MqttMirror:
         context = ssl.create_default_context(cafile=None if o.ca_file is None else str(o.ca_file)) if o.tls else None
         will = aiomqtt.Will(o.topic("status"), self._state("offline"), qos=1, retain=True)
         return aiomqtt.Client(
-            o.host, o.port, username=o.username, password=o.password, identifier=f"quartet-{o.namespace}-{o.instance}",
+            o.host, o.port, logger=_theirs, username=o.username, password=o.password, identifier=f"quartet-{o.namespace}-{o.instance}",
             protocol=aiomqtt.ProtocolVersion.V5, will=will, timeout=o.timeout_s, keepalive=15, tls_context=context,
             properties=properties, max_queued_incoming_messages=64, max_queued_outgoing_messages=1024, max_concurrent_outgoing_calls=8,
         )  # fmt: skip

@@ -387,6 +387,22 @@ async def test_lines_of_the_log_and_messages_have_topics_and_home_assistant_find
     assert sensor["availability"][0]["topic"] == "quartet/main/status"
 
 
+async def test_a_flood_of_words_floods_no_log_and_the_next_word_is_heard(broker: Server, caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk()
+    outbox, outlet = station(broker.port, desk)
+    async with listener(broker.port, "answers/here") as client, running(outlet):
+        outbox.put(fact(1))
+        await until(lambda: outbox.delivered == 1)
+        for _ in range(2000):
+            await client.publish("quartet/main/command/status", b"{}", qos=0)
+        async with asyncio.timeout(30):
+            while not desk.halts:  # a word that met a full queue has no answer: it is said again, under the same id
+                await client.publish("quartet/main/command/halt", orjson.dumps({"id": "after", "reason": "flood"}), qos=1)
+                await asyncio.sleep(0.2)
+    assert desk.halts == ["flood"]
+    assert len([record for record in caplog.records if "queue is full" in record.message]) == 0
+
+
 def test_without_a_prefix_nothing_is_announced() -> None:
     assert discovery(MqttOptions("127.0.0.1", 1883, "quartet", "main", "a")) == []
 

@@ -246,6 +246,14 @@ def test_secrets_of_outlets_are_read_in_every_mode_and_never_from_a_file(tmp_pat
         load(given_file(tmp_path, "redis: {url: 'redis://:secret@127.0.0.1'}"), {}, {}, tmp_path)
 
 
+def test_what_needs_a_secret_is_judged_with_it(tmp_path):
+    public = loaded(tmp_path, "http: {host: 0.0.0.0, insecure_public: true}", HTTP__TOKEN="a-token-of-some-length")
+    assert public.http.token is not None
+    assert loaded(tmp_path, "mqtt: {host: broker, commands: true}", MQTT__TOKEN="some-token").mqtt.commands
+    with pytest.raises(ConfigError, match="set QUARTET__HTTP__TOKEN"):
+        loaded(tmp_path, "http: {host: 0.0.0.0, insecure_public: true}")
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
