@@ -63,7 +63,7 @@ async def interface(
 
     token = None if http.token is None else http.token.get_secret_value()
     hosts = (*Door().hosts, http.host) if is_loopback(http.host) else Door().hosts
-    if http.insecure_public and not is_loopback(http.host):
+    if http.insecure_public and http.tls_certificate is None and not is_loopback(http.host):
         _log.warning("http_in_the_clear", host=http.host, mend="set http.tls_certificate and http.tls_key")
     address = Address(http.host, http.port, http.tls_certificate, http.tls_key)
     async with serve(application(desk, bounds, Door(token, hosts)), address) as port:

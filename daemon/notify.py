@@ -105,7 +105,7 @@ class Notifier:
         while True:
             try:
                 await self.look()
-            except Exception as error:
+            except Exception as error:  # a mistake in a message to people must not end trading
                 if not self.mistakes:
                     log.exception("notifier_failed", error=f"{type(error).__name__}: {error}")
                 self.mistakes += 1

@@ -206,7 +206,7 @@ async def _guarded_drive(parts: Parts) -> None:
         for mirror in parts.mirrors:
             try:
                 mirror(event, effects)
-            except Exception as error:
+            except Exception as error:  # whoever listens may be wrong in any way: the orders have left, and trading goes on
                 if "mirror_failed" not in parts.status.notes:
                     log.exception("mirror_failed")
                     parts.status.note("mirror_failed", f"{type(error).__name__}: {error}")
